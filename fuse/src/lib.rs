@@ -1,0 +1,1 @@
+//! A fault-injecting FUSE passthrough filesystem: one daemon, many views of one volume.

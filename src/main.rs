@@ -1,0 +1,2 @@
+//! The `walbanger` program: parse, run, exit.
+fn main() {}
