@@ -1,1 +1,60 @@
 //! A fault-injecting FUSE passthrough filesystem: one daemon, many views of one volume.
+//!
+//! Each view is a mount of its own, with the kernel caches of its own that a container host or a
+//! virtual machine would have. All views are served by one process, which therefore sees the whole
+//! truth about locks and fsync, and can tell callers something else: calls are delayed, reordered
+//! or dropped as a [`Plan`] says. With an empty plan a view is a faithful passthrough.
+//!
+//! Of `SQLite` this crate knows the names of its files and its lock bytes, nothing more.
+//!
+//! ```no_run
+//! use walbanger_fuse::{DataChoice, LockMode, MountOptions, Plan, mount};
+//!
+//! let mounted = mount(&MountOptions {
+//!     volume: "/srv/volume".into(),
+//!     views: vec!["/mnt/a".into(), "/mnt/b".into()],
+//!     plan: Plan::default(),
+//!     locks: LockMode::Forward,
+//!     data: DataChoice::Best,
+//!     threads: 1,
+//! })?;
+//! // ... use /mnt/a and /mnt/b ...
+//! println!("{:?}", mounted.unmount().calls());
+//! # Ok::<(), walbanger_fuse::MountError>(())
+//! ```
+
+#[cfg(not(target_os = "linux"))]
+compile_error!("the FUSE layer needs Linux");
+
+mod adapter;
+mod backing;
+mod call;
+mod caller;
+mod caps;
+mod engine;
+mod fault;
+mod findings;
+mod fs;
+mod kernel;
+mod ledger;
+mod locks;
+mod mount;
+mod park;
+mod places;
+mod plan;
+mod reorder;
+mod report;
+mod sqlite;
+
+pub use call::Call;
+pub use caps::{DataChoice, DataPath, LockMode};
+pub use fault::FaultCount;
+pub use findings::{DoubleGrant, monotonic_seconds};
+pub use kernel::{clear_stale, is_our_mount, our_mounts, require_fuse};
+pub use mount::{MountError, MountOptions, Mounted, mount};
+pub use places::PlaceError;
+pub use plan::{
+    Action, Delay, MAX_DELAY, MAX_WINDOW, Plan, PlanError, Probability, Rule, Target, Window,
+};
+pub use report::{Report, ViewReport};
+pub use sqlite::{FileRole, lock_name};

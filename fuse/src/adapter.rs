@@ -1,0 +1,696 @@
+//! The one implementation of the FUSE library's trait: it converts, counts, judges and delegates.
+
+mod convert;
+
+use std::ffi::OsStr;
+use std::os::fd::AsFd as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
+
+use fuser::{
+    BsdFileFlags, CopyFileRangeFlags, FileHandle, FopenFlags, Generation, INodeNo, KernelConfig,
+    LockOwner, OpenFlags, RenameFlags, Request, TimeOrNow, WriteFlags,
+};
+use rustix::fs::Stat;
+use rustix::io::Errno;
+
+use convert::{NO_TTL, attr, caller, decode_device, empty, entry, errno, kind, when, xattr};
+
+use crate::backing::Backings;
+use crate::call::{Call, CallCounts};
+use crate::caller::act_as;
+use crate::caps::{CurrentPath, DataChoice, DataPath, LockMode, negotiate};
+use crate::engine::{Engine, Reply, SyncKind, Syncable, Wait};
+use crate::fault::Site;
+use crate::fs::{Change, Handle, View, VolumeFile};
+use crate::ledger::{Owner, Range};
+use crate::locks::{Wish, kind_number, kind_of};
+use crate::sqlite::FileRole;
+
+/// What of a view outlives its session: the report reads it at the end.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) view: View,
+    pub(crate) counts: CallCounts,
+    pub(crate) path: CurrentPath,
+    /// Why data does not pass through, if it was meant to.
+    pub(crate) fallback: OnceLock<String>,
+}
+
+/// One view, as the FUSE library calls it.
+#[derive(Debug)]
+pub(crate) struct Adapter {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) choice: DataChoice,
+    pub(crate) locks: LockMode,
+    pub(crate) backings: Backings,
+}
+
+impl Adapter {
+    fn view(&self) -> &View {
+        &self.shared.view
+    }
+
+    /// Counts a call that no rule looks at.
+    fn count(&self, call: Call) {
+        self.shared.counts.count(FileRole::Other, call);
+    }
+
+    fn count_on(&self, file: &VolumeFile, call: Call) {
+        self.shared.counts.count(file.role(), call);
+    }
+
+    /// Counts a call, and asks the plan what becomes of it.
+    fn judge(&self, role: FileRole, call: Call) -> crate::engine::Verdict {
+        let k = self.shared.counts.count(role, call);
+        self.engine.faults.judge(Site { view: self.view().number, role, call }, k)
+    }
+
+    fn owner(&self, owner: LockOwner) -> Owner {
+        Owner { view: self.view().number, id: owner.0 }
+    }
+
+    /// Whether the data of this file may pass through. A setuid file may not: its bits must be
+    /// dropped when it is written, and the daemon would not see the write.
+    fn may_pass_through(&self, stat: Option<&Stat>) -> bool {
+        let setid = stat.is_some_and(|stat| stat.st_mode & 0o6000 != 0);
+        self.shared.path.get() == DataPath::Passthrough && !setid
+    }
+
+    fn fall_back(&self, error: &std::io::Error) {
+        if self.shared.path.set(DataPath::Direct) {
+            let reason = format!("the kernel cannot pass through to this volume: {error}");
+            tracing::warn!(view = self.view().number, "{reason}; using direct I/O");
+            // Set once; a second thread that comes here at the same time says the same.
+            let _ = self.shared.fallback.set(reason);
+        }
+    }
+
+    fn read_data(&self, handle: u64, offset: u64, size: u32) -> Result<Vec<u8>, Errno> {
+        let handle = self.view().handle(handle)?;
+        self.count_on(&handle.file, Call::Read);
+        handle.read(offset, size as usize)
+    }
+
+    fn write_data(
+        &self,
+        request: &Request,
+        handle: u64,
+        offset: u64,
+        data: &[u8],
+        flags: WriteFlags,
+    ) -> Result<usize, Errno> {
+        let handle = self.view().handle(handle)?;
+        self.count_on(&handle.file, Call::Write);
+        if flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID) {
+            act_as(caller(request), || handle.write(offset, data))
+        } else {
+            handle.write(offset, data)
+        }
+    }
+
+    /// Judges a record lock call and passes it on.
+    fn record_lock(&self, node: u64, ask: Ask, reply: fuser::ReplyEmpty) {
+        let file = match self.view().node(node) {
+            Ok(file) => file,
+            Err(error) => return reply.error(errno(error)),
+        };
+        let Ask { owner, range, kind, tid, wait } = ask;
+        if let Some(kind) = kind_of(kind) {
+            let verdict = self.judge(file.role(), Call::Lock);
+            let wish = Wish { owner, range, kind, tid };
+            let reply: Reply = Box::new(move |result| empty(reply, result));
+            self.engine.lock(verdict, &file, wish, wait, reply);
+        } else {
+            self.count_on(&file, Call::Unlock);
+            empty(reply, self.engine.unlock(&file, owner, range));
+        }
+    }
+
+    fn who_blocks(&self, node: u64, ask: Ask) -> Result<Option<crate::locks::Blocker>, Errno> {
+        let file = self.view().node(node)?;
+        self.count_on(&file, Call::Getlk);
+        let kind = kind_of(ask.kind).ok_or(Errno::INVAL)?;
+        let wish = Wish { owner: ask.owner, range: ask.range, kind, tid: ask.tid };
+        self.engine.blocker(&file, wish)
+    }
+
+    fn file_to_sync(&self, handle: u64, kind: SyncKind) -> Result<(FileRole, Syncable), Errno> {
+        let handle: Arc<Handle> = self.view().handle(handle)?;
+        Ok((handle.file.role(), Syncable::File(handle, kind)))
+    }
+
+    fn copy(&self, from: (u64, u64), to: (u64, u64), length: u64) -> Result<usize, Errno> {
+        let source = self.view().handle(from.0)?;
+        let target = self.view().handle(to.0)?;
+        source.copy_to(from.1, &target, to.1, length)
+    }
+}
+
+/// A record lock request as it comes.
+#[derive(Clone, Copy)]
+struct Ask {
+    owner: Owner,
+    range: Range,
+    /// `F_RDLCK`, `F_WRLCK` or `F_UNLCK`.
+    kind: i32,
+    tid: u32,
+    wait: Wait,
+}
+
+impl fuser::Filesystem for Adapter {
+    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
+        let path = negotiate(config, self.choice, self.locks).map_err(std::io::Error::other)?;
+        self.shared.path.set(path);
+        if path != DataPath::Passthrough && self.choice == DataChoice::Best {
+            let _ = self.shared.fallback.set("this kernel has no passthrough".to_owned());
+        }
+        Ok(())
+    }
+
+    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: fuser::ReplyEntry) {
+        self.count(Call::Lookup);
+        entry(reply, self.view().lookup(parent.0, name));
+    }
+
+    fn forget(&self, _: &Request, node: INodeNo, count: u64) {
+        self.count(Call::Forget);
+        self.view().forget(node.0, count);
+    }
+
+    fn getattr(&self, _: &Request, node: INodeNo, _: Option<FileHandle>, reply: fuser::ReplyAttr) {
+        self.count(Call::Getattr);
+        match self.view().getattr(node.0) {
+            Ok(stat) => reply.attr(&NO_TTL, &attr(node.0, &stat)),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn setattr(
+        &self,
+        request: &Request,
+        node: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        handle: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: fuser::ReplyAttr,
+    ) {
+        self.count(if size.is_some() { Call::Truncate } else { Call::Setattr });
+        let handle = handle.and_then(|handle| self.view().handle(handle.0).ok());
+        let (atime, mtime) = (atime.map(when), mtime.map(when));
+        let change = Change { mode, uid, gid, size, atime, mtime };
+        match self.view().setattr(caller(request), node.0, handle.as_deref(), &change) {
+            Ok(stat) => reply.attr(&NO_TTL, &attr(node.0, &stat)),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn readlink(&self, _: &Request, node: INodeNo, reply: fuser::ReplyData) {
+        self.count(Call::Readlink);
+        match self.view().readlink(node.0) {
+            Ok(target) => reply.data(&target),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn mknod(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        device: u32,
+        reply: fuser::ReplyEntry,
+    ) {
+        self.count(Call::Mknod);
+        let device = decode_device(device);
+        entry(reply, self.view().mknod(caller(request), parent.0, name, mode, device));
+    }
+
+    fn mkdir(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        reply: fuser::ReplyEntry,
+    ) {
+        self.count(Call::Mkdir);
+        entry(reply, self.view().mkdir(caller(request), parent.0, name, mode));
+    }
+
+    fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: fuser::ReplyEmpty) {
+        self.count(Call::Unlink);
+        empty(reply, self.view().unlink(parent.0, name));
+    }
+
+    fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: fuser::ReplyEmpty) {
+        self.count(Call::Rmdir);
+        empty(reply, self.view().rmdir(parent.0, name));
+    }
+
+    fn symlink(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        target: &Path,
+        reply: fuser::ReplyEntry,
+    ) {
+        self.count(Call::Symlink);
+        entry(reply, self.view().symlink(caller(request), parent.0, name, target.as_os_str()));
+    }
+
+    fn rename(
+        &self,
+        _: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        new_parent: INodeNo,
+        new_name: &OsStr,
+        flags: RenameFlags,
+        reply: fuser::ReplyEmpty,
+    ) {
+        self.count(Call::Rename);
+        let (from, to) = ((parent.0, name), (new_parent.0, new_name));
+        empty(reply, self.view().rename(from, to, flags.bits()));
+    }
+
+    fn link(
+        &self,
+        _: &Request,
+        node: INodeNo,
+        parent: INodeNo,
+        name: &OsStr,
+        reply: fuser::ReplyEntry,
+    ) {
+        self.count(Call::Link);
+        entry(reply, self.view().link(node.0, parent.0, name));
+    }
+
+    fn open(&self, _: &Request, node: INodeNo, flags: OpenFlags, reply: fuser::ReplyOpen) {
+        let path = self.shared.path.get();
+        let (file, backing) = match self.view().open(node.0, flags.0, path.open_how()) {
+            Ok(opened) => opened,
+            Err(error) => return reply.error(errno(error)),
+        };
+        self.count_on(&file, Call::Open);
+        let stat = rustix::fs::fstat(&backing).ok();
+        if self.may_pass_through(stat.as_ref()) {
+            match self.backings.open(node.0, || reply.open_backing(backing.as_fd())) {
+                Ok(id) => {
+                    let number = self.view().publish(file, backing, true);
+                    return reply.opened_passthrough(FileHandle(number), FopenFlags::empty(), &id);
+                }
+                Err(error) => self.fall_back(&error),
+            }
+        }
+        let number = self.view().publish(file, backing, false);
+        reply.opened(FileHandle(number), self.shared.path.get().open_flags());
+    }
+
+    fn create(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        flags: i32,
+        reply: fuser::ReplyCreate,
+    ) {
+        let how = self.shared.path.get().open_how();
+        let made = self.view().create(caller(request), parent.0, name, mode, flags, how);
+        let (found, backing) = match made {
+            Ok(made) => made,
+            Err(error) => return reply.error(errno(error)),
+        };
+        self.count_on(&found.file, Call::Create);
+        let node = found.file.node;
+        let attr = attr(node, &found.stat);
+        let generation = Generation(0);
+        if self.may_pass_through(Some(&found.stat)) {
+            match self.backings.open(node, || reply.open_backing(backing.as_fd())) {
+                Ok(id) => {
+                    let handle = FileHandle(self.view().publish(found.file, backing, true));
+                    let none = FopenFlags::empty();
+                    return reply
+                        .created_passthrough(&NO_TTL, &attr, generation, handle, none, &id);
+                }
+                Err(error) => self.fall_back(&error),
+            }
+        }
+        let handle = FileHandle(self.view().publish(found.file, backing, false));
+        reply.created(&NO_TTL, &attr, generation, handle, self.shared.path.get().open_flags());
+    }
+
+    fn read(
+        &self,
+        _: &Request,
+        _node: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _owner: Option<LockOwner>,
+        reply: fuser::ReplyData,
+    ) {
+        match self.read_data(handle.0, offset, size) {
+            Ok(data) => reply.data(&data),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn write(
+        &self,
+        request: &Request,
+        _node: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        data: &[u8],
+        write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _owner: Option<LockOwner>,
+        reply: fuser::ReplyWrite,
+    ) {
+        match self.write_data(request, handle.0, offset, data, write_flags) {
+            Ok(count) => reply.written(u32::try_from(count).unwrap_or(u32::MAX)),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn flush(
+        &self,
+        _: &Request,
+        node: INodeNo,
+        _handle: FileHandle,
+        owner: LockOwner,
+        reply: fuser::ReplyEmpty,
+    ) {
+        if self.locks == LockMode::Local {
+            // There is nothing to do at a close, and the kernel need not say so again.
+            return reply.error(errno(Errno::NOSYS));
+        }
+        let file = match self.view().node(node.0) {
+            Ok(file) => file,
+            Err(error) => return reply.error(errno(error)),
+        };
+        self.count_on(&file, Call::Flush);
+        self.engine.close(&file, self.owner(owner));
+        reply.ok();
+    }
+
+    fn release(
+        &self,
+        _: &Request,
+        node: INodeNo,
+        handle: FileHandle,
+        _flags: OpenFlags,
+        _owner: Option<LockOwner>,
+        _flush: bool,
+        reply: fuser::ReplyEmpty,
+    ) {
+        self.count(Call::Release);
+        if self.view().release(handle.0).is_some_and(|handle| handle.passthrough) {
+            self.backings.close(node.0);
+        }
+        reply.ok();
+    }
+
+    fn fsync(
+        &self,
+        request: &Request,
+        _node: INodeNo,
+        handle: FileHandle,
+        data_only: bool,
+        reply: fuser::ReplyEmpty,
+    ) {
+        let (call, kind) = if data_only {
+            (Call::Fdatasync, SyncKind::DataOnly)
+        } else {
+            (Call::Fsync, SyncKind::Everything)
+        };
+        match self.file_to_sync(handle.0, kind) {
+            Ok((role, what)) => {
+                let verdict = self.judge(role, call);
+                let reply: Reply = Box::new(move |result| empty(reply, result));
+                self.engine.sync(verdict, what, request.pid(), reply);
+            }
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn opendir(&self, _: &Request, node: INodeNo, _: OpenFlags, reply: fuser::ReplyOpen) {
+        self.count(Call::Opendir);
+        match self.view().opendir(node.0) {
+            Ok(number) => reply.opened(FileHandle(number), FopenFlags::empty()),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn readdir(
+        &self,
+        _: &Request,
+        _node: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        mut reply: fuser::ReplyDirectory,
+    ) {
+        self.count(Call::Readdir);
+        let read = self.view().readdir(handle.0, offset, |entry| {
+            let name = OsStr::from_bytes(entry.name);
+            !reply.add(INodeNo(entry.ino), entry.next, kind(entry.kind), name)
+        });
+        match read {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn releasedir(
+        &self,
+        _: &Request,
+        _node: INodeNo,
+        handle: FileHandle,
+        _flags: OpenFlags,
+        reply: fuser::ReplyEmpty,
+    ) {
+        self.count(Call::Releasedir);
+        self.view().releasedir(handle.0);
+        reply.ok();
+    }
+
+    fn fsyncdir(
+        &self,
+        request: &Request,
+        _node: INodeNo,
+        handle: FileHandle,
+        _data_only: bool,
+        reply: fuser::ReplyEmpty,
+    ) {
+        match self.view().directory_descriptor(handle.0) {
+            Ok(descriptor) => {
+                let verdict = self.judge(FileRole::Other, Call::Fsyncdir);
+                let reply: Reply = Box::new(move |result| empty(reply, result));
+                self.engine.sync(verdict, Syncable::Directory(descriptor), request.pid(), reply);
+            }
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn statfs(&self, _: &Request, node: INodeNo, reply: fuser::ReplyStatfs) {
+        self.count(Call::Statfs);
+        let small = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
+        match self.view().statfs(node.0) {
+            Ok(fs) => reply.statfs(
+                fs.f_blocks,
+                fs.f_bfree,
+                fs.f_bavail,
+                fs.f_files,
+                fs.f_ffree,
+                small(fs.f_bsize),
+                small(fs.f_namemax),
+                small(fs.f_frsize),
+            ),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn setxattr(
+        &self,
+        _: &Request,
+        node: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: fuser::ReplyEmpty,
+    ) {
+        self.count(Call::Setxattr);
+        empty(reply, self.view().setxattr(node.0, name, value, flags));
+    }
+
+    fn getxattr(
+        &self,
+        _: &Request,
+        node: INodeNo,
+        name: &OsStr,
+        size: u32,
+        reply: fuser::ReplyXattr,
+    ) {
+        self.count(Call::Getxattr);
+        xattr(reply, size, self.view().getxattr(node.0, name, size as usize));
+    }
+
+    fn listxattr(&self, _: &Request, node: INodeNo, size: u32, reply: fuser::ReplyXattr) {
+        self.count(Call::Listxattr);
+        xattr(reply, size, self.view().listxattr(node.0, size as usize));
+    }
+
+    fn removexattr(&self, _: &Request, node: INodeNo, name: &OsStr, reply: fuser::ReplyEmpty) {
+        self.count(Call::Removexattr);
+        empty(reply, self.view().removexattr(node.0, name));
+    }
+
+    fn getlk(
+        &self,
+        request: &Request,
+        node: INodeNo,
+        _handle: FileHandle,
+        owner: LockOwner,
+        start: u64,
+        end: u64,
+        kind: i32,
+        _pid: u32,
+        reply: fuser::ReplyLock,
+    ) {
+        let (owner, range, tid) = (self.owner(owner), Range { start, end }, request.pid());
+        match self.who_blocks(node.0, Ask { owner, range, kind, tid, wait: Wait::Never }) {
+            Ok(Some(held)) => {
+                reply.locked(held.range.start, held.range.end, kind_number(held.kind), held.pid);
+            }
+            Ok(None) => reply.locked(0, 0, nix::libc::F_UNLCK, 0),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn setlk(
+        &self,
+        request: &Request,
+        node: INodeNo,
+        _handle: FileHandle,
+        owner: LockOwner,
+        start: u64,
+        end: u64,
+        kind: i32,
+        _pid: u32,
+        sleep: bool,
+        reply: fuser::ReplyEmpty,
+    ) {
+        let wait = if sleep { Wait::UntilFree } else { Wait::Never };
+        let (owner, range, tid) = (self.owner(owner), Range { start, end }, request.pid());
+        self.record_lock(node.0, Ask { owner, range, kind, tid, wait }, reply);
+    }
+
+    fn fallocate(
+        &self,
+        _: &Request,
+        _node: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: fuser::ReplyEmpty,
+    ) {
+        self.count(Call::Fallocate);
+        let handle = self.view().handle(handle.0);
+        empty(reply, handle.and_then(|handle| handle.allocate(mode, offset, length)));
+    }
+
+    fn lseek(
+        &self,
+        _: &Request,
+        _node: INodeNo,
+        handle: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: fuser::ReplyLseek,
+    ) {
+        self.count(Call::Lseek);
+        match self.view().handle(handle.0).and_then(|handle| handle.seek(offset, whence)) {
+            Ok(position) => reply.offset(position.cast_signed()),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn copy_file_range(
+        &self,
+        _: &Request,
+        _node_in: INodeNo,
+        handle_in: FileHandle,
+        offset_in: u64,
+        _node_out: INodeNo,
+        handle_out: FileHandle,
+        offset_out: u64,
+        length: u64,
+        _flags: CopyFileRangeFlags,
+        reply: fuser::ReplyWrite,
+    ) {
+        self.count(Call::CopyFileRange);
+        match self.copy((handle_in.0, offset_in), (handle_out.0, offset_out), length) {
+            Ok(count) => reply.written(u32::try_from(count).unwrap_or(u32::MAX)),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    // Nothing to do for these; said here because the library logs a warning for what is missing.
+
+    fn access(&self, _: &Request, _: INodeNo, _: fuser::AccessFlags, reply: fuser::ReplyEmpty) {
+        reply.error(errno(Errno::NOSYS));
+    }
+
+    fn ioctl(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: fuser::IoctlFlags,
+        _: u32,
+        _: &[u8],
+        _: u32,
+        reply: fuser::ReplyIoctl,
+    ) {
+        reply.error(errno(Errno::NOSYS));
+    }
+
+    fn poll(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: fuser::PollNotifier,
+        _: fuser::PollEvents,
+        _: fuser::PollFlags,
+        reply: fuser::ReplyPoll,
+    ) {
+        reply.error(errno(Errno::NOSYS));
+    }
+
+    fn bmap(&self, _: &Request, _: INodeNo, _: u32, _: u64, reply: fuser::ReplyBmap) {
+        reply.error(errno(Errno::NOSYS));
+    }
+}

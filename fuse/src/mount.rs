@@ -1,0 +1,281 @@
+//! Mounting and unmounting: the views of one volume, from the first check to the last report.
+
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, unbounded};
+use fuser::BackingId;
+use rustix::fs::{Mode, OFlags};
+
+use crate::adapter::{Adapter, Shared};
+use crate::backing::Backings;
+use crate::call::CallCounts;
+use crate::caps::{CurrentPath, DataChoice, DataPath, LockMode};
+use crate::engine::Engine;
+use crate::findings::monotonic_seconds;
+use crate::fs::{View, Volume};
+use crate::kernel;
+use crate::places::{self, Places};
+use crate::plan::{Plan, PlanError};
+use crate::report::{self, Report};
+
+/// How long a view is waited for after it was unmounted.
+const UNMOUNT_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What to mount, where and how.
+#[derive(Debug, Clone)]
+pub struct MountOptions {
+    /// The backing directory.
+    pub volume: PathBuf,
+    /// The mountpoints, one for each view: existing empty directories outside the volume.
+    pub views: Vec<PathBuf>,
+    /// Seed and fault rules.
+    pub plan: Plan,
+    /// Who keeps the POSIX locks.
+    pub locks: LockMode,
+    /// How data gets to the volume.
+    pub data: DataChoice,
+    /// Session threads for each view; at least 1.
+    pub threads: usize,
+}
+
+/// Why nothing was mounted. Whatever was mounted before the failure has been unmounted.
+#[derive(Debug, thiserror::Error)]
+pub enum MountError {
+    /// A place that cannot be used: a mistake of whoever named it.
+    #[error(transparent)]
+    Place(#[from] places::PlaceError),
+    /// A plan that is not possible with these options.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The machine has no FUSE for us.
+    #[error("{0}")]
+    NoFuse(String),
+    /// The kernel cannot do what was asked for.
+    #[error("cannot mount {view}: {reason}")]
+    Kernel {
+        /// The mountpoint.
+        view: PathBuf,
+        /// Why not, with the remedy if there is one.
+        reason: String,
+    },
+}
+
+impl MountError {
+    /// Whether another command line would have worked on this machine.
+    #[must_use]
+    pub const fn is_usage(&self) -> bool {
+        matches!(self, MountError::Place(_) | MountError::Plan(_))
+    }
+}
+
+/// Mounted views. Dropping it unmounts them.
+#[derive(Debug)]
+pub struct Mounted {
+    views: Vec<MountedView>,
+    engine: Arc<Engine>,
+    ended: Receiver<usize>,
+    cleared: Vec<PathBuf>,
+    locks: LockMode,
+    started: f64,
+}
+
+#[derive(Debug)]
+struct MountedView {
+    path: PathBuf,
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Mounts every view, or none.
+pub fn mount(options: &MountOptions) -> Result<Mounted, MountError> {
+    if options.locks == LockMode::Local
+        && let Some(rule) = options.plan.lock_rule()
+    {
+        return Err(PlanError::LocksAreLocal(rule.to_string()).into());
+    }
+    kernel::require_fuse().map_err(MountError::NoFuse)?;
+    let places = Places::check(&options.volume, &options.views)?;
+    // The kernel has applied the caller's umask already.
+    rustix::process::umask(Mode::empty());
+    let volume = Arc::new(Volume::open(&places.volume).map_err(|error| {
+        places::PlaceError::Unusable { path: places.volume.clone(), source: error.into() }
+    })?);
+    let failed = |error: std::io::Error| MountError::Kernel {
+        view: places.volume.clone(),
+        reason: format!("cannot start a thread: {error}"),
+    };
+    let engine = Engine::start(options.plan.clone(), Arc::clone(&volume)).map_err(failed)?;
+    let (sender, ended) = unbounded();
+    let mut mounted = Mounted {
+        views: Vec::new(),
+        engine,
+        ended,
+        cleared: places.cleared,
+        locks: options.locks,
+        started: monotonic_seconds(),
+    };
+    for (index, path) in places.views.iter().enumerate() {
+        // An error here drops what is mounted so far, and that unmounts it.
+        let view = mounted.mount_view(index, path, &volume, options)?;
+        let sender = sender.clone();
+        mounted.views.push(view.run(move || {
+            // Nobody listens any more when the views are being dropped.
+            let _ = sender.send(index);
+        })?);
+    }
+    Ok(mounted)
+}
+
+/// A view whose session does not run yet.
+struct Fresh {
+    path: PathBuf,
+    shared: Arc<Shared>,
+    session: fuser::Session<Adapter>,
+}
+
+impl Fresh {
+    fn run(self, ended: impl FnOnce() + Send + 'static) -> Result<MountedView, MountError> {
+        let Fresh { path, shared, session } = self;
+        let serve = {
+            let path = path.clone();
+            move || {
+                if let Err(error) = session.run() {
+                    tracing::error!(view = %path.display(), %error, "the session failed");
+                }
+                ended();
+            }
+        };
+        let name = format!("view-{}", shared.view.number);
+        match std::thread::Builder::new().name(name).spawn(serve) {
+            Ok(thread) => Ok(MountedView { path, shared, thread: Some(thread) }),
+            Err(error) => {
+                kernel::unmount(&path);
+                Err(MountError::Kernel { view: path, reason: format!("no thread: {error}") })
+            }
+        }
+    }
+}
+
+impl Mounted {
+    fn mount_view(
+        &self,
+        index: usize,
+        path: &Path,
+        volume: &Arc<Volume>,
+        options: &MountOptions,
+    ) -> Result<Fresh, MountError> {
+        let number = u32::try_from(index + 1).unwrap_or(u32::MAX);
+        let shared = Arc::new(Shared {
+            view: View::new(number, Arc::clone(volume)),
+            counts: CallCounts::new(),
+            path: CurrentPath::new(DataPath::Direct),
+            fallback: OnceLock::new(),
+        });
+        let adapter = Adapter {
+            shared: Arc::clone(&shared),
+            engine: Arc::clone(&self.engine),
+            choice: options.data,
+            locks: options.locks,
+            backings: Backings::default(),
+        };
+        let failed = |reason| MountError::Kernel { view: path.to_owned(), reason };
+        let session = kernel::mount(adapter, &options.volume, path, options.threads)
+            .map_err(|error| failed(error.to_string()))?;
+        if let Err(error) = try_passthrough(&session, &shared, volume) {
+            let reason = format!("the kernel cannot pass through to this volume: {error}");
+            if options.data != DataChoice::Best {
+                kernel::unmount(path);
+                return Err(failed(reason));
+            }
+            shared.path.set(DataPath::Direct);
+            let _ = shared.fallback.set(reason);
+        }
+        Ok(Fresh { path: path.to_owned(), shared, session })
+    }
+
+    /// Tells, by its index, each view whose session has ended: it was unmounted from outside.
+    #[must_use]
+    pub fn ended(&self) -> &Receiver<usize> {
+        &self.ended
+    }
+
+    /// The mountpoints, as absolute paths, in the order of the views.
+    pub fn views(&self) -> impl Iterator<Item = &Path> {
+        self.views.iter().map(|view| view.path.as_path())
+    }
+
+    /// Stale views of a dead daemon that were cleared away first.
+    #[must_use]
+    pub fn cleared(&self) -> &[PathBuf] {
+        &self.cleared
+    }
+
+    /// The state of everything so far.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        let views = self.views.iter().map(|view| {
+            let Shared { view: fs, counts, path, fallback } = &*view.shared;
+            report::ViewReport::new(fs.number, &view.path, path.get(), fallback.get(), counts)
+        });
+        Report::new(self.started, self.locks, views.collect(), &self.engine)
+    }
+
+    /// Lets all parked calls out, unmounts the views, and says what happened.
+    #[must_use]
+    pub fn unmount(mut self) -> Report {
+        self.take_down();
+        self.report()
+    }
+
+    fn take_down(&mut self) {
+        self.engine.shut_down();
+        for view in &mut self.views {
+            if view.thread.as_ref().is_none_or(JoinHandle::is_finished) {
+                continue;
+            }
+            kernel::unmount(&view.path);
+        }
+        let patience = Instant::now() + UNMOUNT_PATIENCE;
+        for view in &mut self.views {
+            let Some(thread) = view.thread.take() else { continue };
+            // A session ends when the last file is closed; after a lazy unmount that can be late.
+            while !thread.is_finished() && Instant::now() < patience {
+                let _ = self.ended.recv_timeout(Duration::from_millis(20));
+            }
+            if thread.is_finished() {
+                let _ = thread.join();
+            } else {
+                tracing::warn!(view = %view.path.display(), "files are still open; they fail now");
+            }
+        }
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        self.take_down();
+    }
+}
+
+/// Registers a nameless file of the volume as a backing file, to learn whether that is possible
+/// before anybody depends on it. Stays silent where a nameless file cannot be had: then the first
+/// open tells.
+fn try_passthrough(
+    session: &fuser::Session<Adapter>,
+    shared: &Shared,
+    volume: &Volume,
+) -> std::io::Result<()> {
+    if shared.path.get() != DataPath::Passthrough {
+        return Ok(());
+    }
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    let Ok(nameless) = rustix::fs::openat(&**volume.root(), ".", flags, Mode::RUSR) else {
+        return Ok(());
+    };
+    // The registration lasts as long as the session: fuser offers no way to take it back here.
+    BackingId::create_raw(session.as_fd(), nameless).map(|_| ())
+}

@@ -1,0 +1,96 @@
+//! The summary of a mount: calls seen, faults fired, and what the ledger found.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::call::{Call, CallCounts};
+use crate::caps::{DataPath, LockMode};
+use crate::engine::Engine;
+use crate::fault::FaultCount;
+use crate::findings::{DoubleGrant, monotonic_seconds};
+
+/// What happened on all views of a mount.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// When the views were mounted, in seconds on the monotonic clock.
+    pub started: f64,
+    /// How long they have been up, in seconds.
+    pub seconds: f64,
+    /// Who kept the POSIX locks.
+    pub locks: LockMode,
+    /// Each view.
+    pub views: Vec<ViewReport>,
+    /// Each rule of the plan, in its order.
+    pub faults: Vec<FaultCount>,
+    /// How often a lock was promised to two owners at once.
+    pub double_grants: u64,
+    /// The first of these.
+    pub first_double_grants: Vec<DoubleGrant>,
+    /// Reordered locks that were refused when their turn came.
+    pub late_locks_refused: u64,
+}
+
+/// What happened on one view.
+#[derive(Debug, Clone, Serialize)]
+pub struct ViewReport {
+    /// Which view, from 1.
+    pub view: u32,
+    /// Where it is mounted.
+    pub path: PathBuf,
+    /// How its data gets to the volume.
+    pub data: DataPath,
+    /// Why data does not pass through the kernel, where it does not.
+    pub fallback: Option<String>,
+    /// Calls by kind; kinds without calls are left out.
+    pub calls: BTreeMap<&'static str, u64>,
+}
+
+impl ViewReport {
+    pub(crate) fn new(
+        view: u32,
+        path: &Path,
+        data: DataPath,
+        fallback: Option<&String>,
+        counts: &CallCounts,
+    ) -> Self {
+        let calls = Call::ALL
+            .iter()
+            .map(|&call| (call.name(), counts.total(call)))
+            .filter(|&(_, count)| count > 0)
+            .collect();
+        Self { view, path: path.to_owned(), data, fallback: fallback.cloned(), calls }
+    }
+}
+
+impl Report {
+    pub(crate) fn new(
+        started: f64,
+        locks: LockMode,
+        views: Vec<ViewReport>,
+        engine: &Engine,
+    ) -> Self {
+        let (double_grants, first_double_grants) = engine.findings.so_far();
+        Self {
+            started,
+            seconds: monotonic_seconds() - started,
+            locks,
+            views,
+            faults: engine.faults.counts(),
+            double_grants,
+            first_double_grants,
+            late_locks_refused: engine.late_refused(),
+        }
+    }
+
+    /// Calls by kind over all views.
+    #[must_use]
+    pub fn calls(&self) -> BTreeMap<&'static str, u64> {
+        let mut sum = BTreeMap::new();
+        for (call, count) in self.views.iter().flat_map(|view| &view.calls) {
+            *sum.entry(*call).or_default() += count;
+        }
+        sum
+    }
+}

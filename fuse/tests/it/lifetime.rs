@@ -1,0 +1,62 @@
+//! Coming and going: mounts, unmounts from all sides, and what is left behind: nothing.
+
+use std::os::unix::fs::FileExt as _;
+use std::process::Command;
+
+use crate::rig::{open, until, views};
+
+fn descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+#[test]
+fn unmounting_leaves_empty_directories_and_the_volume_as_it_was() {
+    let Some(mut rig) = views(3, vec![]) else { return };
+    std::fs::write(rig.view(2, "f"), "kept").unwrap();
+    rig.unmount();
+    assert_eq!(std::fs::read_to_string(rig.volume("f")).unwrap(), "kept");
+    for view in 1..=3 {
+        assert_eq!(std::fs::read_dir(rig.view(view, "")).unwrap().count(), 0);
+        assert!(!walbanger_fuse::is_our_mount(&rig.view(view, "")));
+    }
+}
+
+#[test]
+fn a_view_with_open_files_is_detached_and_its_data_is_on_the_volume() {
+    let Some(mut rig) = views(1, vec![]) else { return };
+    let file = open(&rig.view(1, "f"));
+    file.write_all_at(b"written", 0).unwrap();
+    rig.unmount();
+    assert!(!walbanger_fuse::is_our_mount(&rig.view(1, "")));
+    assert_eq!(std::fs::read_to_string(rig.volume("f")).unwrap(), "written");
+}
+
+#[test]
+fn an_unmount_from_outside_is_noticed() {
+    let Some(mut rig) = views(2, vec![]) else { return };
+    let unmounted = Command::new("umount").arg(rig.dir().join("view1")).status().unwrap();
+    assert!(unmounted.success());
+    until("the session has ended", || {
+        !rig.view(1, "").join("x").exists() && {
+            std::fs::write(rig.view(2, "f"), "the other one goes on").is_ok()
+        }
+    });
+    // Whatever is mounted there now is not ours to unmount.
+    std::fs::write(rig.view(1, "mine"), "").unwrap();
+    rig.unmount();
+    assert!(rig.view(1, "mine").exists());
+}
+
+#[test]
+fn descriptors_are_given_back_when_the_kernel_forgets() {
+    let Some(rig) = views(1, vec![]) else { return };
+    let before = descriptors();
+    for number in 0..500 {
+        std::fs::write(rig.view(1, &format!("f{number}")), "").unwrap();
+    }
+    assert!(descriptors() > before + 400, "one for each inode that the kernel knows");
+    for number in 0..500 {
+        std::fs::remove_file(rig.view(1, &format!("f{number}"))).unwrap();
+    }
+    until("the kernel forgets removed files, and so do we", || descriptors() <= before + 5);
+}
