@@ -42,11 +42,12 @@ fn read_all(path: &std::path::Path) -> Vec<u8> {
 fn with_passthrough_no_read_or_write_reaches_the_daemon() {
     let Some(rig) = views(1, vec![]) else { return };
     let mut file = open(&rig.view(1, "a.db"));
-    file.write_all(&[7; 100_000]).unwrap();
+    let content = vec![7; 100_000];
+    file.write_all(&content).unwrap();
     file.seek(SeekFrom::Start(0)).unwrap();
     let mut back = Vec::new();
     file.read_to_end(&mut back).unwrap();
-    assert_eq!(back, [7; 100_000]);
+    assert_eq!(back, content);
     for _ in 0..5 {
         file.sync_all().unwrap();
         file.sync_data().unwrap();
@@ -58,7 +59,7 @@ fn with_passthrough_no_read_or_write_reaches_the_daemon() {
     assert_eq!(calls.get("write"), None, "{calls:?}");
     assert_eq!(calls["fsync"], 5);
     assert_eq!(calls["fdatasync"], 5);
-    assert_eq!(read_all(&rig.volume("a.db")), [7; 100_000]);
+    assert_eq!(read_all(&rig.volume("a.db")), content);
 }
 
 #[test]

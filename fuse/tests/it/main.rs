@@ -1,5 +1,8 @@
 //! Tests of the layer through real mounts, by system calls from real processes.
 
+// The helpers of the tests may unwrap like the tests themselves.
+#![allow(clippy::unwrap_used)]
+
 mod data;
 mod faults;
 mod lifetime;
