@@ -111,11 +111,22 @@ impl Delay {
 
 impl fmt::Display for Delay {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_whole(f, self.min)?;
         if self.min == self.max {
-            write!(f, "{:?}", self.min)
-        } else {
-            write!(f, "{:?}..{:?}", self.min, self.max)
+            return Ok(());
         }
+        f.write_str("..")?;
+        write_whole(f, self.max)
+    }
+}
+
+/// Writes a time without a fraction, in the largest unit that allows it: the form in which the
+/// command line reads it back.
+fn write_whole(f: &mut fmt::Formatter<'_>, time: Duration) -> fmt::Result {
+    match time.as_nanos() {
+        nanos if nanos % 1_000_000 == 0 => write!(f, "{}ms", nanos / 1_000_000),
+        nanos if nanos % 1_000 == 0 => write!(f, "{}us", nanos / 1_000),
+        nanos => write!(f, "{nanos}ns"),
     }
 }
 

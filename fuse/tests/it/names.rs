@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, symlink};
 use std::process::Command;
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -104,7 +104,6 @@ fn an_unlinked_file_lives_on_for_those_who_have_it_open() {
     let Some(rig) = views(2, vec![]) else { return };
     let file = open(&rig.view(1, "f"));
     std::fs::remove_file(rig.view(2, "f")).unwrap();
-    use std::os::unix::fs::FileExt as _;
     file.write_all_at(b"still here", 0).unwrap();
     let mut back = [0; 10];
     file.read_exact_at(&mut back, 0).unwrap();

@@ -22,7 +22,8 @@ pub(crate) fn have_fuse() -> bool {
     let Err(reason) = require_fuse() else { return true };
     let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     assert!(!set("CI") && !set("WALBANGER_REQUIRE_FUSE"), "FUSE is required here: {reason}");
-    writeln!(std::io::stderr(), "SKIPPED: no FUSE on this machine: {reason}").unwrap();
+    let mut stderr = std::io::stderr().lock();
+    writeln!(stderr, "SKIPPED: no FUSE on this machine: {reason}").unwrap();
     false
 }
 

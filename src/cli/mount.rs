@@ -1,0 +1,225 @@
+//! `walbanger mount`: its options, its words, and how it ends.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use crossbeam_channel::select;
+use serde::Serialize;
+use walbanger_fuse::{
+    DoubleGrant, LockMode, MountError, MountOptions, Mounted, Report,
+};
+
+use super::faults::{FaultArgs, ViewArgs};
+use super::program;
+use crate::document::Head;
+use crate::exit::Exit;
+use crate::ids::Seed;
+use crate::selftest;
+use crate::stop::{self, Stop};
+use crate::sys;
+
+const EXAMPLES: &str = "\
+Examples:
+  walbanger mount /srv/volume /mnt/view                  a clean view of a volume
+  walbanger mount --delay-fsync /srv/volume /mnt/view    every fsync 50 ms late
+  walbanger mount --drop-lock=0.01 vol view1 view2       one lock in a hundred is a lie
+  walbanger mount --self-test vol view1 view2            prove the views before they are used
+
+Stays in the foreground until SIGINT, SIGTERM or umount, then says what it saw and did. Each view is
+a mount of its own: start a replica on each.";
+
+/// Options of `mount`.
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct MountArgs {
+    /// The directory behind the views
+    volume: PathBuf,
+
+    /// Where to mount: one empty directory for each view, outside the volume
+    #[arg(required = true, value_name = "VIEW")]
+    views: Vec<PathBuf>,
+
+    #[command(flatten)]
+    faults: FaultArgs,
+
+    #[command(flatten)]
+    how: ViewArgs,
+
+    /// What fault decisions follow from [default: drawn and printed]
+    #[arg(long, value_name = "N")]
+    seed: Option<Seed>,
+
+    /// Check first that locks exclude, mappings are coherent and a WAL commit lands
+    #[arg(long)]
+    self_test: bool,
+
+    /// Break guarantees even for files that walbanger did not make
+    #[arg(long)]
+    force: bool,
+
+    /// Print nothing but one JSON document at the end
+    #[arg(long)]
+    json: bool,
+
+    /// Say when the views are up, and end with standard input: for a process that starts this one
+    #[arg(long, hide = true, requires = "json")]
+    supervised: bool,
+}
+
+/// The first line of a supervised mount.
+#[derive(Debug, Serialize)]
+struct Ready {
+    ready: bool,
+}
+
+/// The document of `mount --json`.
+#[derive(Debug, Serialize)]
+struct Document {
+    #[serde(flatten)]
+    head: Head,
+    plan: walbanger_fuse::Plan,
+    #[serde(flatten)]
+    report: Report,
+}
+
+/// Mounts, waits, unmounts.
+pub(super) fn execute(args: &MountArgs) -> anyhow::Result<Exit> {
+    let seed = match args.seed {
+        Some(seed) => seed,
+        None => Seed(sys::random_u64()? >> 32),
+    };
+    let plan = args.faults.plan(seed);
+    if plan.is_violating() && !args.force {
+        refuse_other_peoples_files(&args.volume)?;
+    }
+    let (sender, stop) = stop::channel();
+    if args.supervised {
+        stop::with_stdin(sender);
+    }
+    let mounted = match walbanger_fuse::mount(&MountOptions {
+        volume: args.volume.clone(),
+        views: args.views.clone(),
+        plan: plan.clone(),
+        locks: args.how.locks,
+        data: args.how.data,
+        threads: args.how.threads.into(),
+    }) {
+        Ok(mounted) => mounted,
+        Err(error) => {
+            program::complain(&error.to_string());
+            return Ok(exit_of(&error));
+        }
+    };
+    if args.self_test {
+        let views: Vec<_> = mounted.views().map(Path::to_owned).collect();
+        selftest::prove(&views)?;
+    }
+    if args.supervised {
+        program::print(&serde_json::to_string(&Ready { ready: true })?)?;
+    } else if !args.json {
+        program::print(&greeting(args, &mounted, &plan))?;
+    }
+    let why = wait(&mounted, &stop);
+    let report = mounted.unmount();
+    if args.json {
+        let head = Head::new("walbanger-mount", "mount", seed);
+        program::print(&serde_json::to_string(&Document { head, plan, report })?)?;
+    } else {
+        program::print(&summary(&report))?;
+    }
+    Ok(match why {
+        Some(Stop::Signal(signal)) => Exit::Signal(signal),
+        _ => Exit::Clean,
+    })
+}
+
+/// Waits for a reason to stop; `None` when all views were unmounted from outside.
+fn wait(mounted: &Mounted, stop: &crossbeam_channel::Receiver<Stop>) -> Option<Stop> {
+    let mut left = mounted.views().count();
+    while left > 0 {
+        select! {
+            recv(stop) -> why => return why.ok(),
+            recv(mounted.ended()) -> _ => left -= 1,
+        }
+    }
+    None
+}
+
+fn exit_of(error: &MountError) -> Exit {
+    if error.is_usage() { Exit::Usage } else { Exit::Unable }
+}
+
+/// A plan that breaks guarantees is for databases that nobody will miss.
+fn refuse_other_peoples_files(volume: &Path) -> anyhow::Result<()> {
+    let Some(file) = crate::ours::first_foreign(volume)? else { return Ok(()) };
+    anyhow::bail!(
+        "{} is not walbanger's, and this plan can damage it; use an empty directory, or --force",
+        file.display()
+    )
+}
+
+fn greeting(args: &MountArgs, mounted: &Mounted, plan: &walbanger_fuse::Plan) -> String {
+    let report = mounted.report();
+    let mut text = String::new();
+    for stale in mounted.cleared() {
+        let _ = writeln!(text, "Cleared the stale view {} of a dead daemon.", stale.display());
+    }
+    let views: Vec<_> = mounted.views().map(|view| view.display().to_string()).collect();
+    let locks = match args.how.locks {
+        LockMode::Forward => "locks forwarded",
+        LockMode::Local => "locks local to each view",
+    };
+    let data = report.views.first().map_or("", |view| view.data.describe());
+    let _ = write!(
+        text,
+        "Mounted {} on {} ({data}, {locks}); ",
+        args.volume.display(),
+        views.join(", ")
+    );
+    let rules: Vec<_> = plan.rules.iter().map(ToString::to_string).collect();
+    let _ = match rules.as_slice() {
+        [] => write!(text, "no faults."),
+        rules => write!(text, "{} --seed={}.", rules.join(" "), plan.seed),
+    };
+    if let Some(reason) = report.views.first().and_then(|view| view.fallback.as_ref()) {
+        let _ = write!(text, "\nNo passthrough: {reason}.");
+    }
+    text
+}
+
+/// What the mount saw and did, for people.
+fn summary(report: &Report) -> String {
+    let mut text = format!("Unmounted after {:.1} s.", report.seconds);
+    let calls: Vec<_> =
+        report.calls().into_iter().map(|(call, count)| format!("{count} {call}")).collect();
+    let calls = if calls.is_empty() { "none".to_owned() } else { calls.join(", ") };
+    let _ = write!(text, "\nCalls: {calls}.");
+    for fault in &report.faults {
+        let _ = match fault.seen {
+            0 => write!(text, "\n{}: never matched a call.", fault.flag),
+            seen => write!(text, "\n{}: fired on {} of {seen} calls.", fault.flag, fault.fired),
+        };
+    }
+    if let Some(first) = report.first_double_grants.first() {
+        let _ = write!(
+            text,
+            "\nLedger: {} times a lock was promised to two owners at once; first {}.",
+            report.double_grants,
+            tell_double_grant(first, report.started)
+        );
+    }
+    text
+}
+
+/// A double grant in words, with its time since `start` on the monotonic clock.
+pub(super) fn tell_double_grant(found: &DoubleGrant, start: f64) -> String {
+    let DoubleGrant { at, file, lock, bytes, held_by_view, granted_to_view, rule, .. } = found;
+    let lock = lock.map_or_else(|| format!("bytes {}..={}", bytes.0, bytes.1), ToOwned::to_owned);
+    let rule = rule.as_deref().unwrap_or("no rule: a fault of walbanger's own");
+    format!(
+        "at {:.3} s: view {granted_to_view} was granted {lock} of {file} while view \
+         {held_by_view} held it ({rule})",
+        at - start
+    )
+}
