@@ -1,1 +1,14 @@
 //! walbanger: is SQLite safe on this shared volume, and if not, which broken promise is to blame?
+
+pub mod bang;
+pub mod cli;
+pub mod codes;
+pub mod evidence;
+pub mod exit;
+pub mod history;
+pub mod ids;
+pub mod judge;
+pub mod merge;
+pub mod rng;
+pub mod stop;
+pub mod sys;

@@ -1,2 +1,7 @@
 //! The `walbanger` program: parse, run, exit.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    walbanger::cli::main()
+}

@@ -1,0 +1,57 @@
+//! The workload: one replica whose workers bang on one database and check what they get.
+
+mod complaints;
+mod connection;
+mod entries;
+mod failure;
+mod guard;
+mod mix;
+mod payload;
+mod rendezvous;
+mod replica;
+mod report;
+mod schema;
+mod settings;
+mod shared;
+mod tally;
+mod transaction;
+mod watch;
+mod worker;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+pub(crate) use entries::{check_integrity, check_rows};
+pub(crate) use failure::{Failure, Finding, sort};
+pub use guard::{Found, Refusal, inspect};
+pub use mix::Mix;
+pub use replica::{BangError, Output, Session, run};
+pub use report::Report;
+pub(crate) use schema::{Holds, holds};
+pub use schema::{APPLICATION_ID, SCHEMA_VERSION};
+pub use settings::{BadSettings, Existing, JournalMode, MOST_WORKERS, Settings, Synchronous};
+pub use watch::Progress;
+pub(crate) use worker::Fault;
+
+use connection::{May, OpenError};
+
+/// Makes the database that the settings describe, so that replicas find it there.
+///
+/// # Errors
+/// When the path is refused, or SQLite cannot make it.
+pub fn create(settings: &Settings) -> Result<(), BangError> {
+    settings.check()?;
+    guard::admit(settings)?;
+    let never = Arc::new(AtomicBool::new(false));
+    match connection::open(settings, May::Create, &never) {
+        Ok(_) => Ok(()),
+        Err(OpenError::Sqlite(error, connection)) => {
+            let path = settings.path.clone();
+            match sort(&error, connection.as_ref(), "creating the database") {
+                Failure::DiskFull(step) => Err(BangError::DiskFull(path, step)),
+                _ => Err(BangError::Create(path, error.to_string())),
+            }
+        }
+        Err(OpenError::Wrong(_, why)) => Err(BangError::Create(settings.path.clone(), why)),
+    }
+}

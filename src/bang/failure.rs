@@ -1,0 +1,119 @@
+//! Sorts SQLite's errors: contention, a full disk, the end of the run, or evidence.
+
+use rusqlite::{Connection, Error, ffi};
+
+use crate::codes;
+use crate::evidence::Kind;
+use crate::sys;
+
+/// What an error means.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Failure {
+    /// Somebody else holds the lock: normal, counted.
+    Contention,
+    /// No space is left; the text says where.
+    DiskFull(String),
+    /// SQLite was used wrongly: our own fault.
+    Ours(String),
+    /// A healthy volume does not do this.
+    Evidence(Finding),
+}
+
+/// Something that a healthy volume does not do, without who saw it and when.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Finding {
+    /// What was seen.
+    pub kind: Kind,
+    /// SQLite's extended code.
+    pub code: Option<i32>,
+    /// In words.
+    pub message: String,
+}
+
+impl Finding {
+    /// A finding without a code.
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self { kind, code: None, message: message.into() }
+    }
+}
+
+/// What `error` means, that `connection` gave at `step`.
+#[must_use]
+pub fn sort(error: &Error, connection: Option<&Connection>, step: &str) -> Failure {
+    let Some((code, message)) = code_of(error) else {
+        // Values of a wrong type, rows that are missing: what SQLite returned cannot be.
+        return Failure::Evidence(Finding::new(Kind::Corruption, format!("{step}: {error}")));
+    };
+    let errno = connection.map_or(0, sys::system_errno);
+    let out_of_space = matches!(errno, libc::ENOSPC | libc::EDQUOT);
+    match code & 0xff {
+        ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED => Failure::Contention,
+        ffi::SQLITE_INTERRUPT => Failure::Contention,
+        ffi::SQLITE_FULL => Failure::DiskFull(step.to_owned()),
+        ffi::SQLITE_IOERR | ffi::SQLITE_CANTOPEN if out_of_space => {
+            Failure::DiskFull(format!("{step}, {}", codes::name(code)))
+        }
+        ffi::SQLITE_MISUSE | ffi::SQLITE_RANGE | ffi::SQLITE_TOOBIG => {
+            Failure::Ours(format!("{step}: {} {message}", codes::name(code)))
+        }
+        primary => {
+            let cause = match primary {
+                ffi::SQLITE_IOERR | ffi::SQLITE_CANTOPEN if errno != 0 => {
+                    format!(" [{}]", nix::errno::Errno::from_raw(errno))
+                }
+                _ => String::new(),
+            };
+            let message = format!("{step}: {message}{cause}");
+            Failure::Evidence(Finding { kind: Kind::Error, code: Some(code), message })
+        }
+    }
+}
+
+/// The extended code and SQLite's message, of an error that has a code.
+#[must_use]
+pub fn code_of(error: &Error) -> Option<(i32, String)> {
+    match error {
+        Error::SqliteFailure(inner, message) => {
+            let message = message.clone().unwrap_or_else(|| inner.to_string());
+            Some((inner.extended_code, message))
+        }
+        Error::SqlInputError { error, msg, .. } => Some((error.extended_code, msg.clone())),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure(code: i32) -> Failure {
+        sort(&Error::SqliteFailure(ffi::Error::new(code), None), None, "COMMIT")
+    }
+
+    #[test]
+    fn waiting_is_never_evidence() {
+        for code in [5, 261, 517, 773, 6, 262, 518, 9] {
+            assert_eq!(failure(code), Failure::Contention, "{code}");
+        }
+    }
+
+    #[test]
+    fn a_full_disk_is_not_the_boundary_s_fault() {
+        assert_eq!(failure(13), Failure::DiskFull("COMMIT".to_owned()));
+    }
+
+    #[test]
+    fn codes_of_broken_boundaries_are_evidence() {
+        for code in [11, 14, 15, 26, 266, 522, 1032, 1034, 3850, 4618, 5386, 5898, 8458] {
+            let Failure::Evidence(finding) = failure(code) else { panic!("{code}") };
+            assert_eq!((finding.kind, finding.code), (Kind::Error, Some(code)));
+        }
+    }
+
+    #[test]
+    fn a_value_of_a_wrong_type_is_corruption() {
+        let failure = sort(&Error::QueryReturnedNoRows, None, "reading the state");
+        let Failure::Evidence(finding) = failure else { panic!() };
+        assert_eq!((finding.kind, finding.code), (Kind::Corruption, None));
+    }
+}

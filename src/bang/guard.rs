@@ -1,0 +1,182 @@
+//! Decides, before SQLite sees it, whether a file is ours to touch; never changes a foreign one.
+//!
+//! It looks at the first bytes of the file and not through SQLite: over a broken boundary SQLite's
+//! answer about our own database may be any error, and that is evidence, not a foreign file.
+//! Closing a file drops the locks that the process holds on it, so this must be done before the
+//! process has a connection to it.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use nix::unistd::{AccessFlags, access};
+
+use super::schema::APPLICATION_ID;
+use super::settings::{Existing, Settings};
+
+/// Why a path is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// The directory is missing, or no directory.
+    #[error("{0}: no such directory; make it, or name another place for the database")]
+    NoDirectory(PathBuf),
+    /// The path is a directory, a device ...
+    #[error("{0}: not a regular file; name the database file itself")]
+    NotAFile(PathBuf),
+    /// A file that is not a database.
+    #[error("{0}: not an SQLite database; it was not touched, name another path")]
+    NotADatabase(PathBuf),
+    /// A database that walbanger did not make.
+    #[error("{0}: a database that walbanger did not make; it was not touched, name another path")]
+    Foreign(PathBuf),
+    /// It cannot be written.
+    #[error("{path}: cannot be written: {source}; make it writable for this user")]
+    ReadOnly {
+        /// The file or directory.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// It cannot be looked at.
+    #[error("{path}: cannot be read: {source}; make it readable for this user")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The old database cannot be removed.
+    #[error("{path}: cannot be removed: {source}; remove it by hand")]
+    Remove {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+}
+
+/// What is at the path.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Found {
+    /// Nothing, or an empty file.
+    Fresh,
+    /// A database of ours, or what a broken boundary shows of one.
+    Ours,
+}
+
+/// The first bytes of a file, as far as they matter.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Header {
+    Empty,
+    Ours,
+    Foreign,
+    NotADatabase,
+}
+
+/// Checks the path, and removes what is there if the settings say so.
+pub fn admit(settings: &Settings) -> Result<Found, Refusal> {
+    let directory = settings.directory();
+    if !directory.is_dir() {
+        return Err(Refusal::NoDirectory(directory.to_owned()));
+    }
+    let found = inspect(&settings.path)?;
+    writable(directory)?;
+    if found == Found::Ours || settings.path.exists() {
+        writable(&settings.path)?;
+    }
+    if settings.existing == Existing::Reset {
+        remove(&settings.path)?;
+        return Ok(Found::Fresh);
+    }
+    Ok(found)
+}
+
+/// What is at the path, if it is ours to touch.
+pub fn inspect(path: &Path) -> Result<Found, Refusal> {
+    let unreadable = |source| Refusal::Unreadable { path: path.to_owned(), source };
+    match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Fresh),
+        Err(error) => return Err(unreadable(error)),
+        Ok(metadata) if !metadata.is_file() => return Err(Refusal::NotAFile(path.to_owned())),
+        Ok(_) => {}
+    }
+    let mut first = Vec::with_capacity(100);
+    let read = File::open(path).and_then(|file| file.take(100).read_to_end(&mut first));
+    read.map_err(unreadable)?;
+    match classify(&first) {
+        Header::Empty => Ok(Found::Fresh),
+        Header::Ours => Ok(Found::Ours),
+        Header::Foreign => Err(Refusal::Foreign(path.to_owned())),
+        Header::NotADatabase => Err(Refusal::NotADatabase(path.to_owned())),
+    }
+}
+
+fn classify(first: &[u8]) -> Header {
+    if first.is_empty() {
+        return Header::Empty;
+    }
+    // A hole where the first page should be: a size that arrived before its data. No database of
+    // anybody else begins so.
+    if first.len() == 100 && first.iter().all(|byte| *byte == 0) {
+        return Header::Ours;
+    }
+    if !first.starts_with(b"SQLite format 3\0") {
+        return Header::NotADatabase;
+    }
+    match first.get(68..72) {
+        Some(id) if id == APPLICATION_ID.to_be_bytes() => Header::Ours,
+        _ => Header::Foreign,
+    }
+}
+
+fn writable(path: &Path) -> Result<(), Refusal> {
+    access(path, AccessFlags::W_OK)
+        .map_err(|errno| Refusal::ReadOnly { path: path.to_owned(), source: errno.into() })
+}
+
+/// The files that belong to a database, itself last: a crash in between leaves it recognisable.
+pub fn files(path: &Path) -> [PathBuf; 4] {
+    let sidecar = |suffix: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        PathBuf::from(name)
+    };
+    [sidecar("-journal"), sidecar("-wal"), sidecar("-shm"), path.to_owned()]
+}
+
+fn remove(path: &Path) -> Result<(), Refusal> {
+    for file in files(path) {
+        match fs::remove_file(&file) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(Refusal::Remove { path: file, source });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header(id: i32) -> Vec<u8> {
+        let mut bytes = b"SQLite format 3\0".to_vec();
+        bytes.resize(100, 0);
+        bytes[68..72].copy_from_slice(&id.to_be_bytes());
+        bytes
+    }
+
+    #[test]
+    fn only_our_stamp_or_a_hole_is_ours() {
+        assert_eq!(classify(&[]), Header::Empty);
+        assert_eq!(classify(&[0; 100]), Header::Ours);
+        assert_eq!(classify(&header(APPLICATION_ID)), Header::Ours);
+        assert_eq!(classify(&header(0)), Header::Foreign);
+        assert_eq!(classify(&header(7)), Header::Foreign);
+        assert_eq!(classify(b"SQLite format 3\0"), Header::Foreign);
+        assert_eq!(classify(b"hello"), Header::NotADatabase);
+        assert_eq!(classify(&[0; 10]), Header::NotADatabase);
+        assert_eq!(classify(&[7; 100]), Header::NotADatabase);
+    }
+}

@@ -1,0 +1,129 @@
+//! What a replica did and saw: for people, and as the JSON document.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use super::complaints::{Counts, describe};
+use crate::evidence::Evidence;
+use crate::exit::Exit;
+use crate::history::{Header, Schema, Totals};
+use crate::stop::Stop;
+
+/// The name of the document's format.
+const SCHEMA: &str = "walbanger-run";
+
+/// What a replica did, and why it ended.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Who it was, and with which settings.
+    pub header: Header,
+    /// Counts.
+    pub totals: Totals,
+    /// Evidence, of a flood its beginning.
+    pub evidence: Vec<Evidence>,
+    /// How often each kind and code was seen.
+    pub counts: Counts,
+    /// Why it ended.
+    pub stop: Stop,
+}
+
+impl Report {
+    /// How the program is to end.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match &self.stop {
+            Stop::Signal(signal) => Exit::Signal(*signal),
+            Stop::DiskFull(_) | Stop::History(_) => Exit::Unable,
+            Stop::Internal(_) => Exit::Internal,
+            Stop::Duration | Stop::StdinClosed | Stop::NobodyListens => {
+                if self.totals.evidence > 0 {
+                    Exit::Evidence
+                } else if self.stop == Stop::NobodyListens {
+                    Exit::Clean
+                } else if self.totals.commits == 0 {
+                    Exit::Inconclusive
+                } else {
+                    Exit::Clean
+                }
+            }
+        }
+    }
+
+    /// Seconds that it ran.
+    #[must_use]
+    pub fn seconds(&self) -> f64 {
+        std::time::Duration::from_micros(self.totals.at).as_secs_f64()
+    }
+
+    /// A few lines for people.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let Totals { commits, transactions, busy, evidence, .. } = self.totals;
+        let seconds = self.seconds();
+        let mut text = format!(
+            "{}: {commits} commits in {transactions} transactions in {seconds:.1} s, {busy} times \
+             busy, ",
+            self.header.replica
+        );
+        if evidence == 0 {
+            text.push_str("no evidence");
+        } else {
+            let _ = write!(text, "{evidence} pieces of evidence");
+            for ((kind, code), count) in &self.counts {
+                let _ = write!(text, "\n  {count} × {}", describe(*kind, *code));
+            }
+        }
+        text
+    }
+
+    /// The JSON document.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        json!({
+            "schema": Schema::first(SCHEMA),
+            "walbanger": self.header.walbanger,
+            "sqlite": self.header.sqlite,
+            "kernel": self.header.kernel,
+            "seed": self.header.seed,
+            "command": self.header.command,
+            "replica": self.header.replica,
+            "settings": self.header.settings,
+            "commits": self.totals.commits,
+            "transactions": self.totals.transactions,
+            "seconds": self.seconds(),
+            "busy": self.totals.busy,
+            "evidence": self.evidence,
+            "evidence_total": self.totals.evidence,
+            "kinds": self.counted(|kind, _| Some(kind)),
+            "codes": self.counted(|_, code| code),
+            "stopped_by": self.stopped_by(),
+        })
+    }
+
+    fn counted<K: Serialize + ToString>(
+        &self,
+        key: impl Fn(&'static str, Option<i32>) -> Option<K>,
+    ) -> Map<String, Value> {
+        let mut sums = std::collections::BTreeMap::<String, u64>::new();
+        for ((kind, code), count) in &self.counts {
+            if let Some(key) = key(kind.name(), *code) {
+                *sums.entry(key.to_string()).or_default() += count;
+            }
+        }
+        sums.into_iter().map(|(key, sum)| (key, sum.into())).collect()
+    }
+
+    fn stopped_by(&self) -> &'static str {
+        match &self.stop {
+            Stop::Duration => "duration",
+            Stop::Signal(signal) => signal.as_str(),
+            Stop::StdinClosed => "stdin-closed",
+            Stop::NobodyListens => "stdout-closed",
+            Stop::DiskFull(_) => "disk-full",
+            Stop::History(_) => "history",
+            Stop::Internal(_) => "internal",
+        }
+    }
+}

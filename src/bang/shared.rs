@@ -1,0 +1,142 @@
+//! What the workers of one replica share: counters, the newest acknowledged version, the way out.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use crossbeam_channel::Sender;
+
+use super::complaints::Complaints;
+use super::failure::Finding;
+use super::rendezvous::Rendezvous;
+use super::settings::Settings;
+use super::watch::Pulse;
+use crate::codes;
+use crate::evidence::Evidence;
+use crate::history::{Commit, Totals, Writer};
+use crate::ids::{Transaction, Version, WorkerNumber};
+use crate::merge::{Merger, ReplicaIndex};
+use crate::stop::Stop;
+
+/// Counts of what was done.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Acknowledged commits.
+    pub commits: AtomicU64,
+    /// Transactions tried.
+    pub transactions: AtomicU64,
+    /// Calls that found the database busy.
+    pub busy: AtomicU64,
+}
+
+/// Shared by all threads of a replica.
+#[derive(Debug)]
+pub struct Shared {
+    /// What to do.
+    pub settings: Settings,
+    /// When the replica started.
+    pub start: Instant,
+    /// Set when everybody is to end.
+    pub stop: Arc<AtomicBool>,
+    /// Set once a worker has seen our tables: from then on the database must be there.
+    pub established: AtomicBool,
+    /// The newest version acknowledged to any worker: no later snapshot may be older.
+    pub floor: AtomicU64,
+    /// What was done.
+    pub counters: Counters,
+    /// What was complained about.
+    pub complaints: Complaints,
+    /// The history, if one is kept.
+    pub history: Option<Writer>,
+    /// Where all workers meet with their connections closed.
+    pub rendezvous: Rendezvous,
+    /// For each worker, since when it has been in a call.
+    pub pulses: Vec<Pulse>,
+    /// Who was acknowledged which version.
+    pub owners: Mutex<(Merger, ReplicaIndex)>,
+    /// Where to send a reason to stop.
+    pub ending: Sender<Stop>,
+}
+
+impl Shared {
+    /// Microseconds since the start.
+    pub fn now_us(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// Whether everybody is to end.
+    pub fn stopping(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Everybody is to end, because of `reason`.
+    pub fn end(&self, reason: Stop) {
+        self.stop.store(true, Ordering::Relaxed);
+        // A full channel holds an earlier reason, which is the better one.
+        let _ = self.ending.try_send(reason);
+    }
+
+    /// Complains of a finding.
+    pub fn complain(
+        &self,
+        worker: WorkerNumber,
+        transaction: Option<Transaction>,
+        finding: Finding,
+    ) {
+        self.report(Evidence {
+            kind: finding.kind,
+            code: finding.code,
+            name: finding.code.map(|code| codes::name(code).into_owned()),
+            at: self.start.elapsed().as_secs_f64(),
+            replica: self.settings.replica.clone(),
+            worker: worker.0,
+            transaction: transaction.map(|Transaction(number)| number),
+            message: finding.message,
+            transient: None,
+        });
+    }
+
+    fn report(&self, evidence: Evidence) {
+        let told = self.complaints.take(evidence, self.history.as_ref());
+        if let Err(reason) = told {
+            self.end(reason);
+        }
+    }
+
+    /// Notes a COMMIT that returned, and complains if its version belongs to another worker.
+    pub fn committed(&self, commit: &Commit) {
+        if let Some(Err(error)) = self.history.as_ref().map(|history| history.commit(commit)) {
+            self.end(super::complaints::broken(&error));
+        }
+        let fork = {
+            let mut owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
+            let (merger, replica) = &mut *owners;
+            merger.commit(*replica, commit)
+        };
+        if let Some(fork) = fork {
+            self.report(fork);
+        }
+    }
+
+    /// The newest version acknowledged so far.
+    pub fn newest(&self) -> Version {
+        Version(self.floor.load(Ordering::Acquire))
+    }
+
+    /// `version` was acknowledged.
+    pub fn acknowledged(&self, version: Version) {
+        self.floor.fetch_max(version.0, Ordering::AcqRel);
+        self.counters.commits.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What was done so far.
+    pub fn totals(&self) -> Totals {
+        Totals {
+            at: self.now_us(),
+            commits: self.counters.commits.load(Ordering::Relaxed),
+            transactions: self.counters.transactions.load(Ordering::Relaxed),
+            busy: self.counters.busy.load(Ordering::Relaxed),
+            evidence: self.complaints.total(),
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! One worker: opens its connection, does one thing after another, survives what goes wrong.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use super::connection::{self, May, OpenError};
+use super::failure::{self, Failure, Finding};
+use super::mix::Operation;
+use super::shared::Shared;
+use super::tally::Tally;
+use crate::history::{State, WorkerMark};
+use crate::ids::{Transaction, Version, WorkerId, WorkerNumber};
+use crate::rng::Stream;
+use crate::stop::Stop;
+use crate::sys;
+
+/// Whether a worker lets go of its connection now and then.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Habit {
+    /// It keeps it for the whole run, unless something breaks.
+    Keeps,
+    /// It closes and reopens it.
+    Reopens,
+}
+
+/// One worker and what it knows.
+#[derive(Debug)]
+pub struct Worker {
+    pub(super) shared: Arc<Shared>,
+    pub(super) number: WorkerNumber,
+    pub(super) id: WorkerId,
+    pub(super) rng: Stream,
+    pub(super) tally: Tally,
+    /// The newest version it has seen.
+    pub(super) seen: Version,
+    /// By how much the tallies and the version differ since a torn snapshot that was told.
+    pub(super) drift: i128,
+    /// Transactions tried.
+    pub(super) tried: u64,
+    /// The transaction it is in.
+    pub(super) current: Option<Transaction>,
+    pub(super) buffer: Vec<u8>,
+    habit: Habit,
+    meetings: u64,
+    failures: u32,
+}
+
+/// Why an operation was given up.
+#[derive(Debug)]
+pub enum Fault {
+    /// SQLite returned an error at this step.
+    Sqlite(rusqlite::Error, &'static str),
+    /// What was read cannot be.
+    Found(Finding),
+}
+
+/// Adds to an error where it came from.
+pub trait At<T> {
+    /// Names the step that failed.
+    fn at(self, step: &'static str) -> Result<T, Fault>;
+}
+
+impl<T> At<T> for rusqlite::Result<T> {
+    fn at(self, step: &'static str) -> Result<T, Fault> {
+        self.map_err(|error| Fault::Sqlite(error, step))
+    }
+}
+
+/// Whether the connection is still good.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum After {
+    GoOn,
+    Close,
+}
+
+impl Worker {
+    /// A worker with a tally row of its own.
+    pub fn new(shared: Arc<Shared>, number: WorkerNumber, habit: Habit) -> std::io::Result<Self> {
+        let random = sys::random_u64()? >> 11;
+        let id = WorkerId(i64::try_from(random.max(1)).unwrap_or(1));
+        let rng = Stream::worker(shared.settings.seed, &shared.settings.replica, number);
+        Ok(Self {
+            shared,
+            number,
+            id,
+            rng,
+            tally: Tally::new(id),
+            seen: Version(0),
+            drift: 0,
+            tried: 0,
+            current: None,
+            buffer: Vec::new(),
+            habit,
+            meetings: 0,
+            failures: 0,
+        })
+    }
+
+    /// Works until the replica is to end.
+    pub fn run(mut self) {
+        sys::name_thread(self.number.0);
+        let _ends_all = EndsAll(Arc::clone(&self.shared));
+        self.announce();
+        let late = self.rng.below(50);
+        self.nap(Duration::from_millis(late));
+        let mut connection = None;
+        while !self.shared.stopping() {
+            if self.is_called() {
+                self.close(&mut connection);
+                self.shared.rendezvous.attend();
+            }
+            if let Some(open) = self.opened(&mut connection) {
+                let operation = self.next_operation();
+                self.current = None;
+                if self.step(open, operation) == After::Close {
+                    self.close(&mut connection);
+                }
+            }
+        }
+        self.close(&mut connection);
+    }
+
+    fn announce(&self) {
+        let mark = WorkerMark {
+            worker: self.number.0,
+            id: self.id,
+            at: self.shared.now_us(),
+            state: State::default(),
+            acked: 0,
+            lost: 0,
+        };
+        if let Some(Err(error)) = self.shared.history.as_ref().map(|history| history.worker(mark)) {
+            self.shared.end(super::complaints::broken(&error));
+        }
+    }
+
+    fn next_operation(&mut self) -> Operation {
+        let settings = &self.shared.settings;
+        let operation = settings.mix.choose(&mut self.rng, settings.journal_mode);
+        match (operation, self.habit) {
+            (Operation::Reopen, Habit::Keeps) => Operation::Read,
+            (operation, _) => operation,
+        }
+    }
+
+    /// Whether a meeting was called that this worker has not attended.
+    fn is_called(&mut self) -> bool {
+        let called = self.shared.rendezvous.called();
+        let known = std::mem::replace(&mut self.meetings, called);
+        self.habit == Habit::Reopens && called != known
+    }
+
+    /// The connection, opened if it was not.
+    fn opened<'a>(&mut self, connection: &'a mut Option<Connection>) -> Option<&'a Connection> {
+        if connection.is_none() {
+            *connection = self.open();
+        }
+        connection.as_ref()
+    }
+
+    fn open(&mut self) -> Option<Connection> {
+        let shared = Arc::clone(&self.shared);
+        let established = shared.established.load(Ordering::Relaxed);
+        let may = if established { May::Open } else { May::Create };
+        self.current = None;
+        self.pulse(Pulsing::Enter);
+        let opened = connection::open(&shared.settings, may, &shared.stop);
+        self.pulse(Pulsing::Leave);
+        match opened {
+            Ok(connection) => {
+                shared.established.store(true, Ordering::Relaxed);
+                Some(connection)
+            }
+            Err(OpenError::Sqlite(error, connection)) => {
+                let failure = failure::sort(&error, connection.as_ref(), "opening the database");
+                drop(connection);
+                if self.suffer(failure) == After::GoOn {
+                    // Contention: make room for whoever is creating or converting the database.
+                    let pause = 5 + self.rng.below(20);
+                    self.nap(Duration::from_millis(pause));
+                }
+                None
+            }
+            Err(OpenError::Wrong(kind, message)) => {
+                self.suffer(Failure::Evidence(Finding::new(kind, message)));
+                None
+            }
+        }
+    }
+
+    fn close(&self, connection: &mut Option<Connection>) {
+        self.pulse(Pulsing::Enter);
+        *connection = None;
+        self.pulse(Pulsing::Leave);
+    }
+
+    fn step(&mut self, connection: &Connection, operation: Operation) -> After {
+        self.pulse(Pulsing::Enter);
+        let done = self.perform(connection, operation);
+        let after = match done {
+            Ok(()) if operation == Operation::Reopen => After::Close,
+            Ok(()) => {
+                self.failures = 0;
+                After::GoOn
+            }
+            Err(fault) => self.recover(connection, fault),
+        };
+        self.pulse(Pulsing::Leave);
+        after
+    }
+
+    /// Ends the transaction that failed, and says what failed.
+    fn recover(&mut self, connection: &Connection, fault: Fault) -> After {
+        let failure = match fault {
+            Fault::Sqlite(error, step) => failure::sort(&error, Some(connection), step),
+            Fault::Found(finding) => Failure::Evidence(finding),
+        };
+        let open = !connection.is_autocommit();
+        let stuck = open && connection.execute_batch("ROLLBACK").is_err();
+        self.pulse(Pulsing::Leave);
+        match self.suffer(failure) {
+            After::GoOn if stuck => After::Close,
+            after => after,
+        }
+    }
+
+    /// Counts or tells a failure, and waits a little after a bad one.
+    fn suffer(&mut self, failure: Failure) -> After {
+        match failure {
+            Failure::Contention => {
+                self.shared.counters.busy.fetch_add(1, Ordering::Relaxed);
+                return After::GoOn;
+            }
+            Failure::DiskFull(step) => self.shared.end(Stop::DiskFull(step)),
+            Failure::Ours(message) => self.shared.end(Stop::Internal(message)),
+            Failure::Evidence(finding) => {
+                self.complain(finding);
+                let pause = Duration::from_millis(5 << self.failures.min(6));
+                self.failures += 1;
+                self.nap(pause);
+            }
+        }
+        After::Close
+    }
+
+    /// Complains of a finding in the current transaction.
+    pub(super) fn complain(&self, finding: Finding) {
+        self.shared.complain(self.number, self.current, finding);
+    }
+
+    /// Tells the watch that the next call begins, or that none is going on.
+    pub(super) fn pulse(&self, pulsing: Pulsing) {
+        if let Some(pulse) = self.shared.pulses.get(self.number.0 as usize) {
+            match pulsing {
+                Pulsing::Enter => pulse.enter(),
+                Pulsing::Leave => pulse.leave(),
+            }
+        }
+    }
+
+    fn nap(&self, pause: Duration) {
+        let slice = Duration::from_millis(50);
+        let mut left = pause;
+        while !left.is_zero() && !self.shared.stopping() {
+            thread::sleep(left.min(slice));
+            left = left.saturating_sub(slice);
+        }
+    }
+}
+
+/// What a worker tells the watch.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Pulsing {
+    /// A call begins.
+    Enter,
+    /// No call is going on.
+    Leave,
+}
+
+/// Ends the whole replica if its worker panics.
+struct EndsAll(Arc<Shared>);
+
+impl Drop for EndsAll {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.end(Stop::Internal("a worker panicked".to_owned()));
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! The command line: what can be asked for, and what it says about itself. No input or output.
+
+mod judge;
+mod logging;
+mod meta;
+mod program;
+mod run;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+pub use program::main;
+pub use run::RunArgs;
+
+const EXAMPLES: &str = "\
+Examples:
+  walbanger run /mnt/shared/test.db           bang on a database; silence means no evidence
+  walbanger run -p --duration 30s ./test.db   half a minute, with progress
+  walbanger run --json --duration 10s t.db    the result as one JSON document
+
+Is SQLite in WAL mode safe on this shared volume? Replicas bang on one database and check what \
+they get; any line after `Opening` is evidence that it is not.";
+
+const STATUS: &str = "\
+Exit status: 0 no evidence, 1 evidence found, 2 usage or bad input, 3 the machine cannot do it,
+4 inconclusive, 5 a fault of walbanger's own; signals end it as signals do (130, 143).";
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(name = "walbanger", version = version(), about = EXAMPLES, after_help = STATUS)]
+#[command(propagate_version = true, max_term_width = 100, disable_help_subcommand = true)]
+pub struct Cli {
+    /// How to write logs, which go to standard error; RUST_LOG says which (default: warn)
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    #[arg(hide_possible_values = true, help_heading = "Global options")]
+    pub log_format: LogFormat,
+
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// How to write logs.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What can be done.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Bang on a database: one replica, quiet unless something is wrong
+    Run(RunArgs),
+    /// Compare a database with what was acknowledged: a request on standard input, as JSON
+    #[command(hide = true)]
+    Judge(judge::JudgeArgs),
+    /// Print completions for a shell
+    #[command(hide = true)]
+    Completions(meta::CompletionsArgs),
+    /// Print the manual page
+    #[command(hide = true)]
+    Man(meta::ManArgs),
+}
+
+fn version() -> String {
+    format!("{} (SQLite {})", env!("CARGO_PKG_VERSION"), rusqlite::version())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_opens_with_examples() {
+        assert!(Cli::command().render_help().to_string().starts_with("Examples:\n"));
+    }
+}

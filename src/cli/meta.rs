@@ -1,0 +1,53 @@
+//! What the program says about itself to shells and to `man`.
+
+use std::io::{self, Write as _};
+
+use clap::{Args, CommandFactory as _};
+use clap_complete::Shell;
+
+use super::Cli;
+use crate::exit::Exit;
+
+/// Which shell.
+#[derive(Args, Debug)]
+pub struct CompletionsArgs {
+    /// The shell
+    shell: Shell,
+}
+
+/// Which page.
+#[derive(Args, Debug)]
+pub struct ManArgs {
+    /// The command; the whole program if none is named
+    command: Option<String>,
+}
+
+/// Prints completions.
+pub(super) fn completions(args: &CompletionsArgs) -> anyhow::Result<Exit> {
+    let mut text = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "walbanger", &mut text);
+    put(&text)
+}
+
+/// Prints a manual page.
+pub(super) fn man(args: &ManArgs) -> anyhow::Result<Exit> {
+    let mut program = Cli::command();
+    program.build();
+    let command = match &args.command {
+        None => program,
+        Some(name) => {
+            let found = program.find_subcommand(name).cloned();
+            found.ok_or_else(|| anyhow::anyhow!("{name}: no such command; see walbanger --help"))?
+        }
+    };
+    let mut text = Vec::new();
+    clap_mangen::Man::new(command).render(&mut text)?;
+    put(&text)
+}
+
+fn put(text: &[u8]) -> anyhow::Result<Exit> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text)?;
+    stdout.flush()?;
+    Ok(Exit::Clean)
+}

@@ -1,0 +1,82 @@
+//! The program: parses, runs one command, and turns the result into an exit status.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use super::{Cli, Command, judge, logging, meta, run};
+use crate::bang::BangError;
+use crate::exit::Exit;
+use crate::stop;
+
+/// Runs the program.
+#[must_use]
+pub fn main() -> ExitCode {
+    stop::hold_signals();
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(|place| format!(" at {place}")).unwrap_or_default();
+        let text = panic.payload_as_str().unwrap_or("no message");
+        complain(&format!("internal fault{place}: {text}; please report it"));
+    }));
+    let exit = std::panic::catch_unwind(|| {
+        let cli = match Cli::try_parse() {
+            Ok(cli) => cli,
+            Err(error) => return parse_error(&error),
+        };
+        logging::start(cli.log_format);
+        execute(cli.command).unwrap_or_else(|error| failed(&error))
+    });
+    exit.unwrap_or(Exit::Internal).code()
+}
+
+fn execute(command: Command) -> anyhow::Result<Exit> {
+    match command {
+        Command::Run(args) => run::execute(args),
+        Command::Judge(args) => judge::execute(&args),
+        Command::Completions(args) => meta::completions(&args),
+        Command::Man(args) => meta::man(&args),
+    }
+}
+
+fn parse_error(error: &clap::Error) -> Exit {
+    // Help goes to standard output, errors to standard error; neither can fail in a useful way.
+    let _ = error.print();
+    if error.use_stderr() { Exit::Usage } else { Exit::Clean }
+}
+
+fn failed(error: &anyhow::Error) -> Exit {
+    let broken_pipe = error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|cause| cause.kind() == io::ErrorKind::BrokenPipe);
+    if broken_pipe {
+        // Whoever read the output has seen enough.
+        return Exit::Clean;
+    }
+    complain(&format!("{error:#}"));
+    match error.downcast_ref::<BangError>() {
+        Some(
+            BangError::History(..)
+            | BangError::Start(_)
+            | BangError::DiskFull(..)
+            | BangError::Create(..),
+        ) => Exit::Unable,
+        Some(BangError::Settings(_) | BangError::Refused(_) | BangError::HistoryOnVolume(_)) => {
+            Exit::Usage
+        }
+        None => Exit::Usage,
+    }
+}
+
+/// One line on standard error.
+pub(super) fn complain(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "walbanger: {text}");
+}
+
+/// Text on standard output, with an end of line.
+pub(super) fn print(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{text}")?;
+    stdout.flush()
+}

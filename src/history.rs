@@ -1,0 +1,140 @@
+//! The history of one replica: what it was acknowledged and what it saw, one JSON object a line.
+//!
+//! The first line is a [`Header`]; every other line is an [`Event`]. Times are microseconds since
+//! the header's `start_us`, on the machine's monotonic clock.
+
+mod reader;
+mod track;
+mod writer;
+
+use serde::{Deserialize, Serialize};
+
+use crate::evidence::Evidence;
+use crate::ids::{ReplicaName, Seed, Version, WorkerId};
+
+pub use reader::{HistoryError, Line, Reader, parse_line};
+pub use track::{State, Track};
+pub use writer::{Rotation, Writer};
+
+/// The name and version of a document's format.
+#[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
+pub struct Schema {
+    /// The format's name.
+    pub name: String,
+    /// Its version; fields are added without changing it.
+    pub version: u32,
+}
+
+impl Schema {
+    /// The format `name`, version 1.
+    #[must_use]
+    pub fn first(name: &str) -> Self {
+        Self { name: name.to_owned(), version: 1 }
+    }
+}
+
+/// The name of the history's format.
+pub const SCHEMA: &str = "walbanger-history";
+
+/// The first line of a history.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub struct Header {
+    /// `walbanger-history`, 1.
+    pub schema: Schema,
+    /// Version of walbanger.
+    pub walbanger: String,
+    /// Version of SQLite.
+    pub sqlite: String,
+    /// Release of the kernel.
+    pub kernel: String,
+    /// The command that wrote it: `run`.
+    pub command: String,
+    /// The seed.
+    pub seed: Seed,
+    /// The replica.
+    pub replica: ReplicaName,
+    /// Its process id, in its own namespace.
+    pub pid: u32,
+    /// The name of its host or container.
+    pub host: String,
+    /// The kernel's boot id: histories with the same one share a clock.
+    pub boot: String,
+    /// Microseconds of `CLOCK_MONOTONIC` at the start of the replica.
+    pub start_us: u64,
+    /// Microseconds since 1970 at the same moment.
+    pub start_unix_us: u64,
+    /// The settings of the workload.
+    pub settings: serde_json::Value,
+}
+
+/// What happened to a COMMIT.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// It returned success: acknowledged.
+    Ok,
+    /// It returned an error: it may or may not be in the file.
+    Unknown,
+}
+
+/// A COMMIT of one worker.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Commit {
+    /// The worker's number.
+    pub worker: u32,
+    /// The worker's tally after it.
+    pub state: State,
+    /// The database's version after it.
+    pub version: Version,
+    /// When the transaction began, microseconds since the start.
+    pub begin: u64,
+    /// When COMMIT returned.
+    pub end: u64,
+    /// What it returned.
+    pub outcome: Outcome,
+}
+
+/// A worker of the replica and how far it had come when the line was written.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct WorkerMark {
+    /// The worker's number.
+    pub worker: u32,
+    /// Its key in the tally.
+    pub id: WorkerId,
+    /// When, microseconds since the start.
+    pub at: u64,
+    /// Its last acknowledged tally.
+    pub state: State,
+    /// How many commits were acknowledged so far.
+    pub acked: u64,
+    /// How many of them it has found missing so far.
+    pub lost: u64,
+}
+
+/// What a replica had done when it ended.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Totals {
+    /// When, microseconds since the start.
+    pub at: u64,
+    /// Acknowledged commits.
+    pub commits: u64,
+    /// Transactions tried.
+    pub transactions: u64,
+    /// Calls that found the database busy.
+    pub busy: u64,
+    /// Pieces of evidence.
+    pub evidence: u64,
+}
+
+/// One line of a history after the first.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// A worker started, or a rotated file carries on with it.
+    Worker(WorkerMark),
+    /// A COMMIT returned.
+    Commit(Commit),
+    /// Something is wrong.
+    Evidence(Evidence),
+    /// The replica ended in good order.
+    End(Totals),
+}

@@ -1,0 +1,235 @@
+//! Reads histories: files, or the output of a running replica.
+
+use std::io::BufRead;
+
+use serde::Deserialize;
+
+use super::{Commit, Event, Header, Outcome, SCHEMA, State, Totals, WorkerMark};
+use crate::evidence::Evidence;
+use crate::ids::{Version, WorkerId};
+
+/// Why a history cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum HistoryError {
+    /// There is no complete line at all.
+    #[error("{name}: no history: the first line is missing")]
+    Empty {
+        /// The file, or what stands for it.
+        name: String,
+    },
+    /// A line is no line of a history.
+    #[error("{name}:{line}: not a line of a walbanger history: {why}")]
+    Line {
+        /// The file, or what stands for it.
+        name: String,
+        /// The line, counted from 1.
+        line: u64,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Reading failed.
+    #[error("{name}: cannot be read: {source}")]
+    Read {
+        /// The file, or what stands for it.
+        name: String,
+        /// The cause.
+        source: std::io::Error,
+    },
+}
+
+/// A line of a history.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Line {
+    /// A first line; rotated files begin with one again.
+    Header(Box<Header>),
+    /// Any other line.
+    Event(Event),
+}
+
+/// Understands one line, without its end of line.
+///
+/// # Errors
+/// Says in words what is wrong with the line.
+pub fn parse_line(line: &[u8]) -> Result<Line, String> {
+    let raw: Raw = match serde_json::from_slice(line) {
+        Ok(raw) => raw,
+        // A header has no `k`; anything else that has none is reported as what it lacks.
+        Err(error) => return parse_header(line).map_err(|_| error.to_string()),
+    };
+    raw.event().map(Line::Event)
+}
+
+fn parse_header(line: &[u8]) -> Result<Line, String> {
+    let header: Header = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+    if header.schema.name != SCHEMA {
+        return Err(format!("its schema is {:?}, not {SCHEMA:?}", header.schema.name));
+    }
+    if header.schema.version != 1 {
+        return Err(format!("its schema has version {}, not 1", header.schema.version));
+    }
+    Ok(Line::Header(Box::new(header)))
+}
+
+/// Reads a history line by line; its header is read first.
+///
+/// A last line that was cut short by the end of the process is left out, see [`Self::torn`].
+#[derive(Debug)]
+pub struct Reader<R> {
+    lines: Lines<R>,
+    header: Header,
+}
+
+impl<R: BufRead> Reader<R> {
+    /// Reads the header from `input`; `name` stands for the input in errors.
+    pub fn new(input: R, name: impl Into<String>) -> Result<Self, HistoryError> {
+        let mut lines =
+            Lines { input, name: name.into(), buffer: Vec::new(), number: 0, torn: false };
+        if !lines.advance()? {
+            return Err(HistoryError::Empty { name: lines.name });
+        }
+        match parse_header(&lines.buffer) {
+            Ok(Line::Header(header)) => Ok(Self { lines, header: *header }),
+            Ok(Line::Event(_)) => Err(lines.wrong("the header is missing".to_owned())),
+            Err(why) => Err(lines.wrong(why)),
+        }
+    }
+
+    /// The first line.
+    #[must_use]
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// Whether the last line was cut short.
+    #[must_use]
+    pub fn torn(&self) -> bool {
+        self.lines.torn
+    }
+
+    fn event(&mut self) -> Result<Option<Event>, HistoryError> {
+        while self.lines.advance()? {
+            match parse_line(&self.lines.buffer) {
+                Ok(Line::Event(event)) => return Ok(Some(event)),
+                // Rotated parts that were joined have their headers in the middle.
+                Ok(Line::Header(_)) => {}
+                Err(why) => return Err(self.lines.wrong(why)),
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl<R: BufRead> Iterator for Reader<R> {
+    type Item = Result<Event, HistoryError>;
+
+    /// The next event, as soon as its line is complete.
+    fn next(&mut self) -> Option<Self::Item> {
+        self.event().transpose()
+    }
+}
+
+/// The lines of the input, into one buffer.
+#[derive(Debug)]
+struct Lines<R> {
+    input: R,
+    name: String,
+    buffer: Vec<u8>,
+    number: u64,
+    torn: bool,
+}
+
+impl<R: BufRead> Lines<R> {
+    /// Whether there was one more complete line; it is in the buffer.
+    fn advance(&mut self) -> Result<bool, HistoryError> {
+        self.buffer.clear();
+        self.number += 1;
+        let read = self.input.read_until(b'\n', &mut self.buffer);
+        read.map_err(|source| HistoryError::Read { name: self.name.clone(), source })?;
+        let complete = self.buffer.pop_if(|last| *last == b'\n').is_some();
+        self.torn = !complete && !self.buffer.is_empty();
+        Ok(complete)
+    }
+
+    fn wrong(&self, why: String) -> HistoryError {
+        HistoryError::Line { name: self.name.clone(), line: self.number, why }
+    }
+}
+
+/// The keys of all events in one: much faster than asking serde to find out which it is.
+#[derive(Deserialize)]
+struct Raw {
+    k: Word,
+    w: Option<u32>,
+    id: Option<WorkerId>,
+    t: Option<u64>,
+    n: Option<u64>,
+    c: Option<u64>,
+    v: Option<Version>,
+    b: Option<u64>,
+    e: Option<u64>,
+    o: Option<Outcome>,
+    acked: Option<u64>,
+    lost: Option<u64>,
+    evidence: Option<Evidence>,
+    commits: Option<u64>,
+    transactions: Option<u64>,
+    busy: Option<u64>,
+    count: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Word {
+    Worker,
+    Commit,
+    Evidence,
+    End,
+}
+
+impl Raw {
+    fn event(self) -> Result<Event, String> {
+        match self.k {
+            Word::Worker => self.worker().ok_or("a worker line needs w, id, t, n, c, acked, lost"),
+            Word::Commit => self.commit().ok_or("a commit line needs w, n, c, v, b, e, o"),
+            Word::Evidence => {
+                self.evidence.map(Event::Evidence).ok_or("an evidence line needs evidence")
+            }
+            Word::End => {
+                self.totals().ok_or("an end line needs t, commits, transactions, busy, count")
+            }
+        }
+        .map_err(str::to_owned)
+    }
+
+    fn worker(&self) -> Option<Event> {
+        Some(Event::Worker(WorkerMark {
+            worker: self.w?,
+            id: self.id?,
+            at: self.t?,
+            state: State { n: self.n?, chain: self.c? },
+            acked: self.acked?,
+            lost: self.lost?,
+        }))
+    }
+
+    fn commit(&self) -> Option<Event> {
+        Some(Event::Commit(Commit {
+            worker: self.w?,
+            state: State { n: self.n?, chain: self.c? },
+            version: self.v?,
+            begin: self.b?,
+            end: self.e?,
+            outcome: self.o?,
+        }))
+    }
+
+    fn totals(&self) -> Option<Event> {
+        Some(Event::End(Totals {
+            at: self.t?,
+            commits: self.commits?,
+            transactions: self.transactions?,
+            busy: self.busy?,
+            evidence: self.count?,
+        }))
+    }
+}

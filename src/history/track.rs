@@ -1,0 +1,99 @@
+//! How far one worker has come, by its history alone.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::WorkerId;
+
+/// What a worker's row of the tally says: how many commits, and a hash chained over them.
+///
+/// All zero means that there is no row. The chain has 53 bits, so that every JSON reader keeps it.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq, Deserialize, Serialize)]
+pub struct State {
+    /// Commits counted.
+    pub n: u64,
+    /// The chained hash.
+    pub chain: u64,
+}
+
+/// Unknown outcomes that are remembered: each one but the last was overwritten by a later try, so
+/// a few are plenty.
+const REMEMBERED: usize = 8;
+
+/// A worker's acknowledged state, fed by its commits in order.
+#[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
+pub struct Track {
+    /// The worker's key in the tally.
+    pub id: WorkerId,
+    /// Commits acknowledged.
+    pub acked: u64,
+    /// How many of them were already missing when the worker went on.
+    pub lost: u64,
+    /// The last acknowledged state.
+    #[serde(flatten)]
+    pub state: State,
+    /// States that COMMITs since then may have left, each of which returned an error.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unknown: Vec<State>,
+}
+
+impl Track {
+    /// A worker that has done nothing yet.
+    #[must_use]
+    pub fn new(id: WorkerId) -> Self {
+        Self { id, acked: 0, lost: 0, state: State::default(), unknown: Vec::new() }
+    }
+
+    /// A commit was acknowledged and left `state`.
+    ///
+    /// Its count is one more than what the worker found, so a count that is not above the last
+    /// acknowledged one says how many had gone.
+    pub fn acknowledged(&mut self, state: State) {
+        let found = state.n.saturating_sub(1);
+        self.lost += self.state.n.saturating_sub(found);
+        self.acked += 1;
+        self.state = state;
+        self.unknown.clear();
+    }
+
+    /// A COMMIT that would leave `state` returned an error.
+    pub fn may_be(&mut self, state: State) {
+        if self.unknown.contains(&state) {
+            return;
+        }
+        if self.unknown.len() == REMEMBERED {
+            self.unknown.remove(0);
+        }
+        self.unknown.push(state);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(n: u64) -> State {
+        State { n, chain: n * 7 }
+    }
+
+    #[test]
+    fn going_on_from_less_means_that_commits_were_lost() {
+        let mut track = Track::new(WorkerId(1));
+        for n in 1..=10 {
+            track.acknowledged(state(n));
+        }
+        assert_eq!((track.acked, track.lost), (10, 0));
+        track.acknowledged(state(8));
+        assert_eq!((track.acked, track.lost), (11, 3));
+    }
+
+    #[test]
+    fn an_unknown_outcome_may_count_or_not() {
+        for next in [2, 3] {
+            let mut track = Track::new(WorkerId(1));
+            track.acknowledged(state(1));
+            track.may_be(state(2));
+            track.acknowledged(state(next));
+            assert_eq!((track.lost, track.unknown.len()), (0, 0));
+        }
+    }
+}

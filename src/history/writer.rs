@@ -1,0 +1,263 @@
+//! Writes a history: every line with one write, so that a SIGKILL loses nothing that was done.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::fd::AsRawFd as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::{Commit, Event, Header, Outcome, Totals, Track, WorkerMark};
+use crate::evidence::Evidence;
+
+/// How much of a history is kept.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Rotation {
+    /// A file that has grown beyond so many bytes is put aside and a new one begun.
+    pub bytes: u64,
+    /// So many files put aside are kept.
+    pub keep: u32,
+}
+
+impl Default for Rotation {
+    /// 64 MiB a file and seven put aside: half a gigabyte, some millions of commits.
+    fn default() -> Self {
+        Self { bytes: 64 << 20, keep: 7 }
+    }
+}
+
+/// Where the lines of one replica go; shared by its workers.
+#[derive(Debug)]
+pub struct Writer {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    header: Header,
+    file: Option<Rotated>,
+    to_stdout: Option<io::Stdout>,
+    tracks: Vec<(WorkerMark, Track)>,
+    line: Vec<u8>,
+}
+
+impl Writer {
+    /// Begins a history in the file `replica-NAME.jsonl` of `directory`, which is made if missing.
+    ///
+    /// `descriptor` always holds the file's descriptor, for the line that is written at a crash.
+    pub fn to_directory(
+        header: Header,
+        directory: &Path,
+        rotation: Rotation,
+        descriptor: &'static AtomicI32,
+    ) -> io::Result<Self> {
+        fs::create_dir_all(directory)?;
+        let path = directory.join(format!("replica-{}.jsonl", header.replica));
+        let file = Rotated::begin(path, rotation, descriptor)?;
+        Self::begin(header, Some(file), None)
+    }
+
+    /// Begins a history on standard output.
+    pub fn to_stdout(header: Header) -> io::Result<Self> {
+        Self::begin(header, None, Some(io::stdout()))
+    }
+
+    /// Sends every line to standard output as well, beginning with the header.
+    pub fn and_stdout(self) -> io::Result<Self> {
+        let mut inner = self.inner.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let line = header_line(&inner.header)?;
+        put_stdout(io::stdout(), &line)?;
+        inner.to_stdout = Some(io::stdout());
+        Ok(Self { inner: Mutex::new(inner) })
+    }
+
+    fn begin(
+        header: Header,
+        file: Option<Rotated>,
+        to_stdout: Option<io::Stdout>,
+    ) -> io::Result<Self> {
+        let line = header_line(&header)?;
+        let mut inner = Inner { header, file, to_stdout, tracks: Vec::new(), line };
+        inner.put()?;
+        Ok(Self { inner: Mutex::new(inner) })
+    }
+
+    /// A worker starts.
+    pub fn worker(&self, mark: WorkerMark) -> io::Result<()> {
+        let mut inner = self.lock();
+        inner.tracks.push((mark, Track::new(mark.id)));
+        inner.line.clear();
+        worker_line(&mut inner.line, &mark)?;
+        inner.put()
+    }
+
+    /// A COMMIT returned.
+    pub fn commit(&self, commit: &Commit) -> io::Result<()> {
+        let mut inner = self.lock();
+        let track = inner.tracks.iter_mut().find(|(mark, _)| mark.worker == commit.worker);
+        if let Some((_, track)) = track {
+            match commit.outcome {
+                Outcome::Ok => track.acknowledged(commit.state),
+                Outcome::Unknown => track.may_be(commit.state),
+            }
+        }
+        inner.line.clear();
+        commit_line(&mut inner.line, commit)?;
+        inner.put()
+    }
+
+    /// Something is wrong.
+    pub fn evidence(&self, evidence: &Evidence) -> io::Result<()> {
+        let mut inner = self.lock();
+        inner.line.clear();
+        let evidence = serde_json::to_string(evidence)?;
+        writeln!(inner.line, r#"{{"k":"evidence","evidence":{evidence}}}"#)?;
+        inner.put()
+    }
+
+    /// The replica ends in good order.
+    pub fn end(&self, totals: &Totals) -> io::Result<()> {
+        let mut inner = self.lock();
+        inner.line.clear();
+        end_line(&mut inner.line, totals)?;
+        inner.put()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // A panic elsewhere ends the program with status 5; until then history is still worth it.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    /// Writes the line in the buffer.
+    fn put(&mut self) -> io::Result<()> {
+        if let Some(stdout) = &self.to_stdout {
+            put_stdout(stdout, &self.line)?;
+        }
+        let Some(file) = &mut self.file else { return Ok(()) };
+        file.put(&self.line)?;
+        if file.is_full() {
+            file.turn()?;
+            let mut lines = header_line(&self.header)?;
+            self.carry_over(&mut lines)?;
+            if let Some(file) = &mut self.file {
+                file.put(&lines)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What a reader must know of the files before this one, which may be gone by then.
+    fn carry_over(&self, lines: &mut Vec<u8>) -> io::Result<()> {
+        for (mark, track) in &self.tracks {
+            let (state, acked, lost) = (track.state, track.acked, track.lost);
+            worker_line(lines, &WorkerMark { state, acked, lost, ..*mark })?;
+        }
+        Ok(())
+    }
+}
+
+/// A file that is put aside when it has grown too big.
+#[derive(Debug)]
+struct Rotated {
+    path: PathBuf,
+    file: File,
+    written: u64,
+    rotation: Rotation,
+    descriptor: &'static AtomicI32,
+}
+
+impl Rotated {
+    fn begin(
+        path: PathBuf,
+        rotation: Rotation,
+        descriptor: &'static AtomicI32,
+    ) -> io::Result<Self> {
+        let file = File::create(&path)?;
+        descriptor.store(file.as_raw_fd(), Ordering::Relaxed);
+        Ok(Self { path, file, written: 0, rotation, descriptor })
+    }
+
+    fn put(&mut self, line: &[u8]) -> io::Result<()> {
+        self.written += line.len() as u64;
+        self.file.write_all(line)
+    }
+
+    fn is_full(&self) -> bool {
+        self.written >= self.rotation.bytes
+    }
+
+    /// Puts the file aside as `NAME.1.jsonl`, the one before as `NAME.2.jsonl`, and so on.
+    fn turn(&mut self) -> io::Result<()> {
+        for number in (1..self.rotation.keep).rev() {
+            // A file that is not there yet has no name to give up.
+            let _ = fs::rename(self.aside(number), self.aside(number + 1));
+        }
+        if self.rotation.keep > 0 {
+            fs::rename(&self.path, self.aside(1))?;
+        }
+        let next = File::create(&self.path)?;
+        self.descriptor.store(next.as_raw_fd(), Ordering::Relaxed);
+        self.file = next;
+        self.written = 0;
+        Ok(())
+    }
+
+    fn aside(&self, number: u32) -> PathBuf {
+        self.path.with_extension(format!("{number}.jsonl"))
+    }
+}
+
+fn put_stdout(stdout: impl io::Write, line: &[u8]) -> io::Result<()> {
+    let mut stdout = stdout;
+    stdout.write_all(line)?;
+    stdout.flush()
+}
+
+fn header_line(header: &Header) -> io::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(header)?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+fn worker_line(line: &mut Vec<u8>, mark: &WorkerMark) -> io::Result<()> {
+    let WorkerMark { worker, id, at, state, acked, lost } = mark;
+    let (n, c) = (state.n, state.chain);
+    write!(line, r#"{{"k":"worker","w":{worker},"id":{id},"t":{at},"n":{n},"c":{c},"#)?;
+    writeln!(line, r#""acked":{acked},"lost":{lost}}}"#)
+}
+
+fn commit_line(line: &mut Vec<u8>, commit: &Commit) -> io::Result<()> {
+    let Commit { worker, state, version, begin, end, outcome } = commit;
+    let (n, c) = (state.n, state.chain);
+    let outcome = match outcome {
+        Outcome::Ok => "ok",
+        Outcome::Unknown => "unknown",
+    };
+    write!(line, r#"{{"k":"commit","w":{worker},"n":{n},"c":{c},"v":{version},"#)?;
+    writeln!(line, r#""b":{begin},"e":{end},"o":"{outcome}"}}"#)
+}
+
+fn end_line(line: &mut Vec<u8>, totals: &Totals) -> io::Result<()> {
+    let Totals { at, commits, transactions, busy, evidence } = totals;
+    write!(line, r#"{{"k":"end","t":{at},"commits":{commits},"#)?;
+    writeln!(line, r#""transactions":{transactions},"busy":{busy},"count":{evidence}}}"#)
+}
+
+impl Event {
+    /// The event as a line of a history, with its end of line.
+    pub fn to_line(&self) -> io::Result<Vec<u8>> {
+        let mut line = Vec::new();
+        match self {
+            Self::Worker(mark) => worker_line(&mut line, mark)?,
+            Self::Commit(commit) => commit_line(&mut line, commit)?,
+            Self::Evidence(evidence) => {
+                let evidence = serde_json::to_string(evidence)?;
+                writeln!(line, r#"{{"k":"evidence","evidence":{evidence}}}"#)?;
+            }
+            Self::End(totals) => end_line(&mut line, totals)?,
+        }
+        Ok(line)
+    }
+}

@@ -1,0 +1,73 @@
+//! What ends a run: a signal, the end of standard input, the time; first come, first served.
+
+use std::io::Read as _;
+use std::thread;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use nix::sys::signal::{SigSet, Signal};
+
+use crate::exit::Exit;
+
+/// Why a run ended.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Stop {
+    /// Its time was over.
+    Duration,
+    /// SIGINT or SIGTERM.
+    Signal(Signal),
+    /// Standard input was closed, and the run was to end with it.
+    StdinClosed,
+    /// Nobody reads standard output any more.
+    NobodyListens,
+    /// The disk is full; the text says which call noticed.
+    DiskFull(String),
+    /// The history cannot be written.
+    History(String),
+    /// A fault of walbanger's own.
+    Internal(String),
+}
+
+/// Holds back SIGINT and SIGTERM in this thread and all that it starts.
+///
+/// Must run before any other thread does, or that thread would be killed by them.
+pub fn hold_signals() {
+    // It fails only for an invalid argument, which this is not.
+    let _ = signals().thread_block();
+}
+
+/// A channel on which the first reason to stop arrives, and the end to send further reasons to.
+///
+/// A second signal ends the process at once: whoever sends it has waited long enough.
+#[must_use]
+pub fn channel() -> (Sender<Stop>, Receiver<Stop>) {
+    let (sender, receiver) = bounded(8);
+    let to = sender.clone();
+    thread::spawn(move || {
+        if let Ok(signal) = signals().wait() {
+            let _ = to.try_send(Stop::Signal(signal));
+        }
+        if let Ok(signal) = signals().wait() {
+            let exit = Exit::Signal(signal);
+            let _ = exit.code();
+            std::process::exit(exit.status().into());
+        }
+    });
+    (sender, receiver)
+}
+
+/// Makes the end of standard input a reason to stop.
+pub fn with_stdin(to: Sender<Stop>) {
+    thread::spawn(move || {
+        let mut buffer = [0; 256];
+        let mut input = std::io::stdin().lock();
+        while input.read(&mut buffer).is_ok_and(|length| length > 0) {}
+        let _ = to.try_send(Stop::StdinClosed);
+    });
+}
+
+fn signals() -> SigSet {
+    let mut set = SigSet::empty();
+    set.add(Signal::SIGINT);
+    set.add(Signal::SIGTERM);
+    set
+}
