@@ -1,8 +1,12 @@
 //! The command line: what can be asked for, and what it says about itself. No input or output.
 
+mod compare;
+mod faults;
 mod judge;
 mod logging;
 mod meta;
+mod mount;
+mod probe;
 mod program;
 mod run;
 
@@ -54,6 +58,13 @@ pub enum LogFormat {
 pub enum Command {
     /// Bang on a database: one replica, quiet unless something is wrong
     Run(RunArgs),
+    /// Put a fault-injecting FUSE layer over a volume
+    Mount(mount::MountArgs),
+    /// Run clean and faulted arms side by side and give a verdict
+    Compare(Box<compare::CompareArgs>),
+    /// Try to get a lock: exit status 0 got it, 1 did not
+    #[command(hide = true)]
+    LockProbe(probe::LockProbeArgs),
     /// Compare a database with what was acknowledged: a request on standard input, as JSON
     #[command(hide = true)]
     Judge(judge::JudgeArgs),

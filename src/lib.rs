@@ -3,12 +3,16 @@
 pub mod bang;
 pub mod cli;
 pub mod codes;
+pub mod compare;
+pub mod document;
 pub mod evidence;
 pub mod exit;
 pub mod history;
 pub mod ids;
 pub mod judge;
 pub mod merge;
+pub mod ours;
 pub mod rng;
+pub mod selftest;
 pub mod stop;
 pub mod sys;

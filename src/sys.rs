@@ -1,12 +1,16 @@
 //! The few system calls that no safe crate offers here, each behind a safe function.
 #![allow(unsafe_code)]
 
+mod mapping;
+
 use std::cell::Cell;
 use std::ffi::c_int;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use rusqlite::Connection;
+
+pub use mapping::{LENGTH as MAPPING_LENGTH, Mapping};
 
 /// Microseconds of `CLOCK_MONOTONIC`: one clock for all processes of a machine since its boot.
 #[must_use]

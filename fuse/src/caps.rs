@@ -3,12 +3,12 @@
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use fuser::{FopenFlags, InitFlags, KernelConfig};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::fs::OpenHow;
 
 /// How file data gets to the backing file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[repr(u8)]
 pub enum DataPath {
@@ -64,7 +64,7 @@ pub enum DataChoice {
 }
 
 /// Who keeps the POSIX locks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LockMode {
     /// The daemon takes them on the backing file: they exclude other views and the host.

@@ -4,7 +4,7 @@ mod decide;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub(crate) use decide::{Effect, Site, decide};
 
@@ -28,7 +28,7 @@ struct Tally {
 pub(crate) struct RuleIndex(pub usize);
 
 /// How often one rule saw a call it looks at, and how often it fired.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct FaultCount {
     /// The name of the rule, such as `drop-lock`.
     pub rule: String,
@@ -37,7 +37,7 @@ pub struct FaultCount {
     /// Whether what it does breaks a guarantee.
     pub violating: bool,
     /// The guarantee that it breaks, if it is violating.
-    pub guarantee: Option<&'static str>,
+    pub guarantee: Option<String>,
     /// Calls it looked at.
     pub seen: u64,
     /// Calls it faulted.
@@ -80,7 +80,7 @@ impl Faults {
             rule: rule.name(),
             flag: rule.to_string(),
             violating: rule.action.is_violating(),
-            guarantee: rule.action.is_violating().then(|| rule.target.guarantee()),
+            guarantee: rule.action.is_violating().then(|| rule.target.guarantee().to_owned()),
             seen: tally.seen.load(Ordering::Relaxed),
             fired: tally.fired.load(Ordering::Relaxed),
         };

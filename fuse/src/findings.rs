@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::fault::Faults;
 use crate::fs::VolumeFile;
@@ -26,16 +26,16 @@ pub fn monotonic_seconds() -> f64 {
 }
 
 /// A lock that two owners were told they hold at the same time.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct DoubleGrant {
     /// When the second was told, in seconds on the monotonic clock.
     pub at: f64,
     /// The name of the file.
     pub file: String,
     /// What the file is to `SQLite`.
-    pub role: &'static str,
+    pub role: String,
     /// `SQLite`'s name of the lock, if it has one.
-    pub lock: Option<&'static str>,
+    pub lock: Option<String>,
     /// The bytes of the second lock, first and last.
     pub bytes: (u64, u64),
     /// The view whose process held it already.
@@ -81,8 +81,8 @@ impl Findings {
         kept.first.push(DoubleGrant {
             at: monotonic_seconds(),
             file: file.name(),
-            role: role.name(),
-            lock: lock_name(role, second.range.start, second.range.end),
+            role: role.name().to_owned(),
+            lock: lock_name(role, second.range.start, second.range.end).map(str::to_owned),
             bytes: (second.range.start, second.range.end),
             held_by_view: first.owner.view,
             granted_to_view: second.owner.view,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::call::{Call, CallCounts};
 use crate::caps::{DataPath, LockMode};
@@ -12,7 +12,7 @@ use crate::fault::FaultCount;
 use crate::findings::{DoubleGrant, monotonic_seconds};
 
 /// What happened on all views of a mount.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Report {
     /// When the views were mounted, in seconds on the monotonic clock.
     pub started: f64,
@@ -33,7 +33,7 @@ pub struct Report {
 }
 
 /// What happened on one view.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ViewReport {
     /// Which view, from 1.
     pub view: u32,
@@ -44,7 +44,7 @@ pub struct ViewReport {
     /// Why data does not pass through the kernel, where it does not.
     pub fallback: Option<String>,
     /// Calls by kind; kinds without calls are left out.
-    pub calls: BTreeMap<&'static str, u64>,
+    pub calls: BTreeMap<String, u64>,
 }
 
 impl ViewReport {
@@ -57,7 +57,7 @@ impl ViewReport {
     ) -> Self {
         let calls = Call::ALL
             .iter()
-            .map(|&call| (call.name(), counts.total(call)))
+            .map(|&call| (call.name().to_owned(), counts.total(call)))
             .filter(|&(_, count)| count > 0)
             .collect();
         Self { view, path: path.to_owned(), data, fallback: fallback.cloned(), calls }
@@ -86,10 +86,10 @@ impl Report {
 
     /// Calls by kind over all views.
     #[must_use]
-    pub fn calls(&self) -> BTreeMap<&'static str, u64> {
+    pub fn calls(&self) -> BTreeMap<String, u64> {
         let mut sum = BTreeMap::new();
         for (call, count) in self.views.iter().flat_map(|view| &view.calls) {
-            *sum.entry(*call).or_default() += count;
+            *sum.entry(call.clone()).or_default() += count;
         }
         sum
     }

@@ -215,7 +215,7 @@ fn summary(report: &Report) -> String {
 /// A double grant in words, with its time since `start` on the monotonic clock.
 pub(super) fn tell_double_grant(found: &DoubleGrant, start: f64) -> String {
     let DoubleGrant { at, file, lock, bytes, held_by_view, granted_to_view, rule, .. } = found;
-    let lock = lock.map_or_else(|| format!("bytes {}..={}", bytes.0, bytes.1), ToOwned::to_owned);
+    let lock = lock.clone().unwrap_or_else(|| format!("bytes {}..={}", bytes.0, bytes.1));
     let rule = rule.as_deref().unwrap_or("no rule: a fault of walbanger's own");
     format!(
         "at {:.3} s: view {granted_to_view} was granted {lock} of {file} while view \

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use super::{Cli, Command, judge, logging, meta, run};
+use super::{Cli, Command, compare, judge, logging, meta, mount, probe, run};
 use crate::bang::BangError;
 use crate::exit::Exit;
 use crate::stop;
@@ -33,6 +33,9 @@ pub fn main() -> ExitCode {
 fn execute(command: Command) -> anyhow::Result<Exit> {
     match command {
         Command::Run(args) => run::execute(args),
+        Command::Mount(args) => mount::execute(&args),
+        Command::Compare(args) => compare::execute(&args),
+        Command::LockProbe(args) => probe::execute(&args),
         Command::Judge(args) => judge::execute(&args),
         Command::Completions(args) => meta::completions(&args),
         Command::Man(args) => meta::man(&args),

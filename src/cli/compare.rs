@@ -1,0 +1,340 @@
+//! `walbanger compare`: its options, its progress, its table and its verdict.
+
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use super::faults::{FaultArgs, ViewArgs};
+use super::mount::tell_double_grant;
+use super::program;
+use super::run::{WorkloadArgs, duration};
+use crate::bang::BangError;
+use crate::codes;
+use crate::compare::{
+    self, Answer, Arm, ArmName, Bare, CompareError, Comparison, Config, Launcher, Step, StopRule,
+    Trial, needs_power_cut,
+};
+use crate::exit::Exit;
+use crate::ids::{ReplicaName, Seed};
+use crate::stop;
+use crate::sys;
+
+const EXAMPLES: &str = "\
+Examples:
+  walbanger compare --drop-lock              does a lock that was never taken break WAL?
+  walbanger compare --delay-fsync=20ms       does a slow disk?
+  walbanger compare --drop-lock=0.01 --duration 30s --out results
+                                             one lie in a hundred; keep histories and databases
+  walbanger compare --drop-lock --journal-mode delete --expect reproduced
+                                             for scripts: exit 1 unless that is the verdict
+  walbanger compare --drop-lock --launcher docker
+                                             with a container for each replica (make image first)
+
+Every trial has a fresh database, the same replicas and a view for each. Trials of the clean arm
+(the same mount, nothing injected) and of the faulted arm alternate until the answer is clear.";
+
+/// Options of `compare`.
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct CompareArgs {
+    #[command(flatten)]
+    faults: FaultArgs,
+
+    #[command(flatten)]
+    trials: TrialArgs,
+
+    #[command(flatten)]
+    workload: WorkloadArgs,
+
+    #[command(flatten)]
+    how: ViewArgs,
+
+    #[command(flatten)]
+    result: ResultArgs,
+}
+
+/// How many trials of what.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Trials")]
+struct TrialArgs {
+    /// An empty directory on the volume under test [default: one for temporary files]
+    #[arg(long, value_name = "DIR")]
+    volume: Option<PathBuf>,
+
+    /// Processes that bang on the database
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[arg(value_name = "N")]
+    replicas: u32,
+
+    /// Views that the replicas share in turn [default: one each]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100), value_name = "N")]
+    views: Option<u32>,
+
+    /// The most trials of each arm
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(value_name = "N")]
+    trials: u32,
+
+    /// The length of a trial
+    #[arg(short, long, default_value = "5s", value_parser = duration, value_name = "TIME")]
+    duration: Duration,
+
+    /// Whether a trial ends with the first evidence (true) or with its time (false)
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "true")]
+    #[arg(default_missing_value = "true", action = clap::ArgAction::Set, value_name = "BOOL")]
+    stop_on_evidence: bool,
+
+    /// Add an arm without FUSE
+    #[arg(long)]
+    bare: bool,
+
+    /// How replicas are started: local, docker, or docker:IMAGE
+    #[arg(long, default_value = "local", value_name = "HOW")]
+    launcher: Launcher,
+}
+
+/// What becomes of the result.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Result")]
+struct ResultArgs {
+    /// Keep histories, failed databases and report.json in this new directory
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+
+    /// Print nothing but one JSON document on standard output
+    #[arg(long)]
+    json: bool,
+
+    /// Exit with 1 unless this is the verdict
+    #[arg(long, value_enum, value_name = "VERDICT")]
+    expect: Option<Expected>,
+
+    /// Exit with 1 unless the faulted arm showed this SQLite code
+    #[arg(long, value_name = "CODE", allow_negative_numbers = true)]
+    expect_code: Option<i32>,
+}
+
+/// A verdict that can be expected.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+enum Expected {
+    Reproduced,
+    NotReproduced,
+}
+
+/// Compares, and says what came out.
+pub(super) fn execute(args: &CompareArgs) -> anyhow::Result<Exit> {
+    let config = config(args)?;
+    let (_, stop) = stop::channel();
+    let mut talk = io::stderr();
+    let _ = writeln!(talk, "{}", headline(&config));
+    let mut show = |step: Step<'_>| {
+        // Progress is a courtesy; the result does not depend on it.
+        let _ = match step {
+            Step::Proved(data) => writeln!(
+                talk,
+                "The views hold: locks exclude, mappings are coherent, a WAL commit lands ({data})."
+            ),
+            Step::Note(note) => writeln!(talk, "Note: {note}."),
+            Step::Trial(trial) => writeln!(talk, "{}", progress(trial)),
+        };
+    };
+    let comparison = match compare::run(&config, &stop, &mut show) {
+        Ok(comparison) => comparison,
+        Err(error) => {
+            program::complain(&error.to_string());
+            return Ok(exit_of(&error));
+        }
+    };
+    if args.result.json {
+        program::print(&serde_json::to_string_pretty(&comparison.document())?)?;
+    } else {
+        program::print(&table(&comparison, &config))?;
+    }
+    Ok(exit(&comparison, &args.result))
+}
+
+fn config(args: &CompareArgs) -> anyhow::Result<Config> {
+    let seed = match args.workload.seed {
+        Some(seed) => seed,
+        None => Seed(sys::random_u64()? >> 32),
+    };
+    let name = ReplicaName::tidy("replica");
+    let workload = args.workload.settings("walbanger.db".into(), name, Some(args.trials.duration))?;
+    workload.check().map_err(|error| anyhow::anyhow!(error))?;
+    let trials = &args.trials;
+    Ok(Config {
+        volume: trials.volume.clone(),
+        replicas: trials.replicas,
+        views: trials.views,
+        trials: trials.trials,
+        duration: trials.duration,
+        stop_rule: if trials.stop_on_evidence { StopRule::OnEvidence } else { StopRule::OnTime },
+        workload,
+        plan: args.faults.plan(seed),
+        mount_flags: args.how.flags(),
+        bare: if trials.bare { Bare::Include } else { Bare::Leave },
+        launcher: trials.launcher.clone(),
+        out: args.result.out.clone(),
+        seed,
+    })
+}
+
+fn headline(config: &Config) -> String {
+    let flags: Vec<_> = config.plan.rules.iter().map(ToString::to_string).collect();
+    let faults = if flags.is_empty() { "nothing injected".to_owned() } else { flags.join(" ") };
+    let Config { replicas, workload, duration, trials, seed, launcher, .. } = config;
+    let mut text = format!(
+        "Comparing {faults} with nothing: {replicas} replicas ({launcher}) of {} workers, \
+         journal_mode={} synchronous={}, up to {trials} trials of {duration:?} each, --seed={seed}",
+        workload.workers, workload.journal_mode, workload.synchronous
+    );
+    if needs_power_cut(&config.plan) {
+        text.push_str(
+            "\nA dropped or reordered fsync is invisible to living replicas: only a power cut \
+             shows it. One trial of each arm is run, for the counts.",
+        );
+    }
+    text
+}
+
+fn progress(trial: &Trial) -> String {
+    let Trial { arm, trial: number, commits, commits_per_second, .. } = trial;
+    let mut text = format!(
+        "trial {number:>3} {arm:<7}  {commits:>7} commits  {commits_per_second:>7.0}/s  "
+    );
+    match trial.first_evidence {
+        None => text.push_str("no evidence"),
+        Some(at) => {
+            let _ = write!(text, "evidence after {at:.2} s: {}", shown(&trial.codes, &trial.kinds));
+        }
+    }
+    for note in &trial.notes {
+        let _ = write!(text, "; {note}");
+    }
+    text
+}
+
+/// Codes and kinds with their counts.
+fn shown(
+    codes: &std::collections::BTreeMap<i32, u64>,
+    kinds: &std::collections::BTreeMap<&'static str, u64>,
+) -> String {
+    let named = codes.iter().map(|(code, n)| format!("{n} x {code} {}", codes::name(*code)));
+    // An error is its code; other kinds have none.
+    let kinds = kinds.iter().filter(|(kind, _)| **kind != "error");
+    let all: Vec<_> = named.chain(kinds.map(|(kind, n)| format!("{n} x {kind}"))).collect();
+    if all.is_empty() { "-".to_owned() } else { all.join(", ") }
+}
+
+fn table(comparison: &Comparison, config: &Config) -> String {
+    let mut text =
+        "arm      trials  with evidence  first evidence  commits/s   acked    lost  seen\n".to_owned();
+    for arm in &comparison.arms {
+        let first = arm.first_evidence_median.map_or("-".to_owned(), |at| format!("{at:.2} s"));
+        let rate = arm.commits_per_second.map_or("-".to_owned(), |rate| format!("{rate:.0}"));
+        let Arm { name, trials, trials_with_evidence, acked, lost, .. } = arm;
+        let _ = writeln!(
+            text,
+            "{name:<7}  {trials:>6}  {trials_with_evidence:>13}  {first:>14}  {rate:>9}  \
+             {acked:>6}  {lost:>6}  {}",
+            shown(&arm.codes, &arm.kinds)
+        );
+    }
+    for (ratio, what) in [
+        (comparison.throughput_ratio, "faulted to clean"),
+        (comparison.bare_ratio, "clean to bare"),
+    ] {
+        if let Some(ratio) = ratio {
+            let _ = writeln!(
+                text,
+                "Throughput, {what}: {:.2} ({:.2} to {:.2}).",
+                ratio.median, ratio.low, ratio.high
+            );
+        }
+    }
+    text.push_str(&faults(comparison));
+    if let Some(line) = first_cause(comparison) {
+        let _ = writeln!(text, "{line}");
+    }
+    if !comparison.broken_guarantees.is_empty() {
+        let _ = writeln!(text, "Broken: {}.", comparison.broken_guarantees.join(", "));
+    }
+    let _ = write!(text, "Verdict: {}: {}.", comparison.answer.words(), comparison.because);
+    if let Some(out) = &config.out {
+        let _ = write!(text, "\nKept in {}.", out.display());
+    }
+    let bold = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+    if bold { text.replace("Verdict:", "\x1b[1mVerdict:\x1b[0m") } else { text }
+}
+
+/// What the faulted mounts did, by rule.
+fn faults(comparison: &Comparison) -> String {
+    let mut sums: Vec<(String, u64, u64)> = Vec::new();
+    let Some(arm) = comparison.arm(ArmName::Faulted) else { return String::new() };
+    for fault in arm.trial.iter().filter_map(|t| t.mount.as_ref()).flat_map(|m| &m.faults) {
+        match sums.iter_mut().find(|(flag, ..)| *flag == fault.flag) {
+            Some((_, seen, fired)) => {
+                *seen += fault.seen;
+                *fired += fault.fired;
+            }
+            None => sums.push((fault.flag.clone(), fault.seen, fault.fired)),
+        }
+    }
+    let line = |(flag, seen, fired): &(String, u64, u64)| match seen {
+        0 => format!("{flag}: never matched a call.\n"),
+        _ => format!("{flag}: fired on {fired} of {seen} calls.\n"),
+    };
+    sums.iter().map(line).collect()
+}
+
+/// The first lie of the first trial that shows evidence, beside the first symptom.
+fn first_cause(comparison: &Comparison) -> Option<String> {
+    let arm = comparison.arm(ArmName::Faulted)?;
+    let trial = arm.trial.iter().find(|trial| trial.has_evidence())?;
+    let mount = trial.mount.as_ref()?;
+    let cause = mount.first_double_grants.first()?;
+    let symptom = trial.evidence.first()?;
+    Some(format!(
+        "Trial {}: {}.\n  First symptom: {symptom}",
+        trial.trial,
+        tell_double_grant(cause, mount.started)
+    ))
+}
+
+fn exit(comparison: &Comparison, wanted: &ResultArgs) -> Exit {
+    if let Some(signal) = comparison.stopped {
+        return Exit::Signal(signal);
+    }
+    let answer = match comparison.answer {
+        Answer::Reproduced => Some(Expected::Reproduced),
+        Answer::NotReproduced => Some(Expected::NotReproduced),
+        Answer::CleanArmFails | Answer::Undecided => None,
+    };
+    let codes = comparison.arm(ArmName::Faulted).map(|arm| &arm.codes);
+    let seen = |code: i32| codes.is_some_and(|codes| codes.contains_key(&code));
+    let disappointed = wanted.expect.is_some_and(|expected| answer != Some(expected))
+        || wanted.expect_code.is_some_and(|code| !seen(code));
+    match comparison.answer {
+        _ if disappointed => Exit::Evidence,
+        Answer::Undecided if wanted.expect.is_none() => Exit::Inconclusive,
+        _ => Exit::Clean,
+    }
+}
+
+fn exit_of(error: &CompareError) -> Exit {
+    match error {
+        CompareError::Place(_) => Exit::Usage,
+        CompareError::Bang(BangError::Settings(_) | BangError::Refused(_)) => Exit::Usage,
+        CompareError::Signal(signal) => Exit::Signal(*signal),
+        CompareError::Judge(_) => Exit::Internal,
+        CompareError::Machine(_)
+        | CompareError::SelfTest(_)
+        | CompareError::Mount(_)
+        | CompareError::Replica(..)
+        | CompareError::Bang(_)
+        | CompareError::Io { .. } => Exit::Unable,
+    }
+}

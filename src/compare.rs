@@ -1,0 +1,358 @@
+//! Clean and faulted arms side by side: the same workload with and without the plan, trial by
+//! trial, until the answer is clear.
+
+mod daemon;
+mod launcher;
+mod replica;
+mod report;
+mod statistics;
+mod trial;
+mod verdict;
+mod workplace;
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crossbeam_channel::Receiver;
+use nix::sys::signal::Signal;
+use serde::Serialize;
+use walbanger_fuse::Plan;
+
+use crate::bang::{BangError, Settings};
+use crate::ids::{ReplicaName, Seed};
+use crate::stop::Stop;
+use daemon::{Daemon, DaemonPlan};
+use trial::Place;
+use workplace::Workplace;
+
+pub use launcher::Launcher;
+pub use report::{Arm, Comparison, Document};
+pub use statistics::Estimate;
+pub use trial::Trial;
+pub use verdict::{ALPHA, Answer, needs_power_cut};
+
+/// An arm's name.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ArmName {
+    /// Without FUSE.
+    Bare,
+    /// Through the mount, with an empty plan.
+    Clean,
+    /// Through the mount, with the plan.
+    Faulted,
+}
+
+impl fmt::Display for ArmName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Bare => "bare",
+            Self::Clean => "clean",
+            Self::Faulted => "faulted",
+        })
+    }
+}
+
+/// When a trial ends.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum StopRule {
+    /// When its time is over, or soon after the first evidence.
+    OnEvidence,
+    /// When its time is over.
+    OnTime,
+}
+
+/// Whether there is an arm without FUSE.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Bare {
+    /// Clean and faulted only.
+    Leave,
+    /// Three arms.
+    Include,
+}
+
+/// What to compare, and how.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// A directory on the volume under test: empty, or what a comparison left. A fresh directory
+    /// for temporary files if absent.
+    pub volume: Option<PathBuf>,
+    /// How many replicas.
+    pub replicas: u32,
+    /// How many views they share; as many as replicas if absent, or one where several could not
+    /// share memory.
+    pub views: Option<u32>,
+    /// The most trials of each arm.
+    pub trials: u32,
+    /// The length of a trial.
+    pub duration: Duration,
+    /// When a trial ends.
+    pub stop_rule: StopRule,
+    /// What the replicas do; path, name, seed and duration are set for each.
+    pub workload: Settings,
+    /// What the faulted arm breaks.
+    pub plan: Plan,
+    /// The other flags of `mount`.
+    pub mount_flags: Vec<String>,
+    /// Whether there is an arm without FUSE.
+    pub bare: Bare,
+    /// How replicas are started.
+    pub launcher: Launcher,
+    /// Where results are kept.
+    pub out: Option<PathBuf>,
+    /// What everything follows from.
+    pub seed: Seed,
+}
+
+/// Why there is no comparison.
+#[derive(Debug, thiserror::Error)]
+pub enum CompareError {
+    /// No FUSE, no Docker, ...
+    #[error("{0}")]
+    Machine(String),
+    /// The volume or the results directory cannot be used.
+    #[error("{0}")]
+    Place(String),
+    /// The layer is no fair baseline here.
+    #[error("{0}")]
+    SelfTest(String),
+    /// A mount failed.
+    #[error("the mount failed: {0}")]
+    Mount(String),
+    /// A replica could not do its work, for another reason than the volume.
+    #[error("replica {0} failed: {1}")]
+    Replica(ReplicaName, String),
+    /// The judge failed.
+    #[error("the judge failed: {0}")]
+    Judge(String),
+    /// The database could not be made.
+    #[error(transparent)]
+    Bang(#[from] BangError),
+    /// A file of our own could not be used.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// SIGINT or SIGTERM.
+    #[error("stopped by {0}")]
+    Signal(Signal),
+}
+
+impl CompareError {
+    pub(crate) fn io(path: &Path) -> impl Fn(std::io::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |source| Self::Io { path: path.clone(), source }
+    }
+}
+
+/// What happens, for whoever wants to show it.
+#[derive(Clone, Copy, Debug)]
+pub enum Step<'a> {
+    /// The views have proved themselves; the text says how data gets to the volume.
+    Proved(&'a str),
+    /// Something that the user should know.
+    Note(&'a str),
+    /// A trial has ended.
+    Trial(&'a Trial),
+}
+
+/// Runs the comparison. A signal ends it with what is known by then.
+pub fn run(
+    config: &Config,
+    stop: &Receiver<Stop>,
+    show: &mut dyn FnMut(Step<'_>),
+) -> Result<Comparison, CompareError> {
+    walbanger_fuse::require_fuse().map_err(CompareError::Machine)?;
+    config.launcher.check().map_err(CompareError::Machine)?;
+    let mut stage = Stage::set(config)?;
+    stage.prove(show)?;
+    let mut trials = Vec::new();
+    let mut stopped = None;
+    'trials: for number in 1..=stage.pairs() {
+        for arm in stage.arms() {
+            match stage.trial(arm, number, stop) {
+                Ok(trial) => {
+                    show(Step::Trial(&trial));
+                    trials.push(trial);
+                }
+                Err(CompareError::Signal(signal)) => {
+                    stopped = Some(signal);
+                    break 'trials;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if verdict::is_clear(&trials) {
+            break;
+        }
+    }
+    let comparison = Comparison::new(config, trials, stopped);
+    stage.keep(&comparison)?;
+    Ok(comparison)
+}
+
+/// The directories of a comparison.
+struct Stage<'a> {
+    config: &'a Config,
+    views: Vec<PathBuf>,
+    /// Where trials have their fresh directories.
+    volume: PathBuf,
+    results: PathBuf,
+    run: String,
+    // Dropped last, in this order: the one on the volume, then the one that holds the views.
+    _on_volume: Option<Workplace>,
+    place: Workplace,
+}
+
+impl<'a> Stage<'a> {
+    fn set(config: &'a Config) -> Result<Self, CompareError> {
+        let temporary = std::env::temp_dir();
+        let place = Workplace::below(&temporary).map_err(CompareError::io(&temporary))?;
+        let on_volume = config.volume.as_deref().map(on_volume).transpose()?;
+        let volume = match &on_volume {
+            Some(workplace) => workplace.path().to_owned(),
+            None => directory(&place, "volume")?,
+        };
+        let results = match &config.out {
+            Some(out) => empty_directory(out)?,
+            None => directory(&place, "results")?,
+        };
+        let count = config.views.unwrap_or(config.replicas);
+        let views = (1..=count)
+            .map(|number| directory(&place, &format!("view{number}")))
+            .collect::<Result<_, _>>()?;
+        let run = format!("walbanger-{}", std::process::id());
+        Ok(Self { config, views, volume, results, run, _on_volume: on_volume, place })
+    }
+
+    /// Checks the clean views. Where several views cannot share memory, all replicas get one.
+    fn prove(&mut self, show: &mut dyn FnMut(Step<'_>)) -> Result<(), CompareError> {
+        let volume = self.volume.join("selftest");
+        fs::create_dir(&volume).map_err(CompareError::io(&volume))?;
+        let mut report = self.prove_views(&volume);
+        if report.is_err() && self.config.views.is_none() && self.views.len() > 1 {
+            let several = report;
+            self.views.truncate(1);
+            report = self.prove_views(&volume);
+            if let (Err(why), Ok(_)) = (&several, &report) {
+                show(Step::Note(&format!("{why}; all replicas share one view")));
+            }
+        }
+        let report = report?;
+        let data = report.views.first().map_or("", |view| view.data.describe());
+        show(Step::Proved(data));
+        fs::remove_dir_all(&volume).map_err(CompareError::io(&volume))
+    }
+
+    fn prove_views(&self, volume: &Path) -> Result<walbanger_fuse::Report, CompareError> {
+        let daemon = Daemon::start(&DaemonPlan {
+            volume,
+            views: &self.views,
+            plan: &Plan::default(),
+            flags: &self.config.mount_flags,
+            log: self.results.join("selftest.log"),
+        })?;
+        crate::selftest::prove(&self.views)
+            .map_err(|error| CompareError::SelfTest(error.to_string()))?;
+        daemon.finish()
+    }
+
+    /// The most pairs of trials. Where nothing can be seen anyway, one is enough for the counts.
+    fn pairs(&self) -> u32 {
+        if needs_power_cut(&self.config.plan) { 1 } else { self.config.trials }
+    }
+
+    fn arms(&self) -> impl Iterator<Item = ArmName> + use<> {
+        let bare = (self.config.bare == Bare::Include).then_some(ArmName::Bare);
+        bare.into_iter().chain([ArmName::Clean, ArmName::Faulted])
+    }
+
+    fn trial(
+        &self,
+        arm: ArmName,
+        number: u32,
+        stop: &Receiver<Stop>,
+    ) -> Result<Trial, CompareError> {
+        let name = format!("trial-{number:03}-{arm}");
+        let volume = self.volume.join(&name);
+        fs::create_dir(&volume).map_err(CompareError::io(&volume))?;
+        let results = self.results.join(&name);
+        fs::create_dir_all(&results).map_err(CompareError::io(&results))?;
+        let clean = Plan::default();
+        let place = Place {
+            config: self.config,
+            arm,
+            plan: if arm == ArmName::Faulted { &self.config.plan } else { &clean },
+            trial: number,
+            volume: volume.clone(),
+            views: if arm == ArmName::Bare { &[] } else { &self.views },
+            results: results.clone(),
+            run: &self.run,
+        };
+        let result = trial::run(&place, stop).and_then(|mut trial| {
+            if trial.has_evidence() && self.config.out.is_some() {
+                copy(&volume, &results)?;
+                trial.kept = Some(results);
+            }
+            Ok(trial)
+        });
+        fs::remove_dir_all(&volume).map_err(CompareError::io(&volume))?;
+        result
+    }
+
+    fn keep(&self, comparison: &Comparison) -> Result<(), CompareError> {
+        if self.config.out.is_none() {
+            return Ok(());
+        }
+        let path = self.results.join("report.json");
+        let document = serde_json::to_vec_pretty(&comparison.document())
+            .map_err(|error| CompareError::io(&path)(error.into()))?;
+        fs::write(&path, document).map_err(CompareError::io(&path))
+    }
+}
+
+fn directory(place: &Workplace, name: &str) -> Result<PathBuf, CompareError> {
+    place.directory(name).map_err(CompareError::io(place.path()))
+}
+
+/// A workplace on a volume that holds nothing of anybody else's.
+fn on_volume(volume: &Path) -> Result<Workplace, CompareError> {
+    let refused = |why: &str| CompareError::Place(format!("{}: {why}", volume.display()));
+    if !volume.is_dir() {
+        return Err(refused("no such directory; --volume names an empty directory"));
+    }
+    let volume = volume.canonicalize().map_err(CompareError::io(volume))?;
+    let entries = fs::read_dir(&volume).map_err(CompareError::io(&volume))?;
+    for entry in entries {
+        let path = entry.map_err(CompareError::io(&volume))?.path();
+        if !workplace::is_workplace(&path) && !path.ends_with("lost+found") {
+            return Err(refused("not empty; --volume names an empty directory"));
+        }
+    }
+    Workplace::below(&volume).map_err(CompareError::io(&volume))
+}
+
+fn empty_directory(out: &Path) -> Result<PathBuf, CompareError> {
+    fs::create_dir_all(out).map_err(CompareError::io(out))?;
+    let used = fs::read_dir(out).map_err(CompareError::io(out))?.next().is_some();
+    if used {
+        let why = format!("{}: not empty; --out names a new directory", out.display());
+        return Err(CompareError::Place(why));
+    }
+    out.canonicalize().map_err(CompareError::io(out))
+}
+
+/// Copies the files of a directory.
+fn copy(from: &Path, to: &Path) -> Result<(), CompareError> {
+    for entry in fs::read_dir(from).map_err(CompareError::io(from))? {
+        let entry = entry.map_err(CompareError::io(from))?;
+        let target = to.join(entry.file_name());
+        fs::copy(entry.path(), &target).map_err(CompareError::io(&target))?;
+    }
+    Ok(())
+}

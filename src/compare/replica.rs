@@ -1,0 +1,194 @@
+//! One running replica: its process, and its history as it comes.
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::fd::AsFd;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crossbeam_channel::Sender;
+use nix::fcntl::{FcntlArg, fcntl};
+
+use super::CompareError;
+use crate::history::{Header, Event, Line, parse_line};
+
+/// How long lines may gather in the pipe. A reader that wakes for each line would take the
+/// processor from the replicas.
+const GATHER: Duration = Duration::from_millis(4);
+const PIPE: libc::c_int = 1 << 20;
+
+/// What a replica said.
+#[derive(Debug)]
+pub enum News {
+    /// The first line of its history.
+    Header(usize, Box<Header>),
+    /// The next lines.
+    Events(usize, Vec<Event>),
+    /// Something that is no history.
+    Nonsense(usize, String),
+    /// It will say no more.
+    Ended(usize),
+}
+
+/// A replica's process.
+#[derive(Debug)]
+pub struct Replica {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    reader: Option<JoinHandle<()>>,
+    log: PathBuf,
+}
+
+/// How a replica ended.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Ending {
+    /// In good order.
+    Orderly,
+    /// By a memory access: the name of the signal.
+    Crash(&'static str),
+    /// In another way that it should not: what it said, or its status.
+    Failed(String),
+}
+
+impl Replica {
+    /// Starts the command as replica `index`. Its history goes to `history` and, in pieces, to
+    /// `news`; its messages go to `log`.
+    pub fn start(
+        mut command: Command,
+        index: usize,
+        history: &Path,
+        log: PathBuf,
+        news: Sender<News>,
+    ) -> Result<Self, CompareError> {
+        let errors = File::create(&log).map_err(CompareError::io(&log))?;
+        let keep = File::create(history).map_err(CompareError::io(history))?;
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(errors)
+            // Ctrl-C is for the comparison, which then ends everything in order.
+            .process_group(0);
+        let program = PathBuf::from(command.get_program());
+        let mut child = command.spawn().map_err(CompareError::io(&program))?;
+        let stdin = child.stdin.take();
+        let output = child.stdout.take().expect("standard output is a pipe");
+        // A smaller pipe only means more waking up.
+        let _ = fcntl(output.as_fd(), FcntlArg::F_SETPIPE_SZ(PIPE));
+        let reader = thread::spawn(move || {
+            let mut feed = Feed { index, keep, news, rest: Vec::new() };
+            feed.read(output);
+            // The trial may be over and nobody listening.
+            let _ = feed.news.send(News::Ended(index));
+        });
+        Ok(Self { child, stdin, reader: Some(reader), log })
+    }
+
+    /// Asks it to end.
+    pub fn stop(&mut self) {
+        drop(self.stdin.take());
+    }
+
+    /// Ends it by force.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+    }
+
+    /// Waits for its end; its output has ended already.
+    pub fn finish(&mut self) -> Ending {
+        self.stop();
+        let status = self.child.wait();
+        if let Some(reader) = self.reader.take() {
+            let _ = reader.join();
+        }
+        match status {
+            Ok(status) => self.ending(status),
+            Err(error) => Ending::Failed(error.to_string()),
+        }
+    }
+
+    fn ending(&self, status: ExitStatus) -> Ending {
+        // A container's first process tells of a signal by its status.
+        let signal = status.signal().or_else(|| status.code().map(|code| code - 128));
+        match (status.code(), signal) {
+            // No evidence, evidence, or too little done: the comparison counts for itself.
+            (Some(0 | 1 | 4), _) => Ending::Orderly,
+            (_, Some(libc::SIGBUS)) => Ending::Crash("SIGBUS"),
+            (_, Some(libc::SIGSEGV)) => Ending::Crash("SIGSEGV"),
+            _ => {
+                let said = std::fs::read_to_string(&self.log).unwrap_or_default();
+                let last = said.trim().lines().next_back();
+                let reason = last.map(|line| line.trim_start_matches("walbanger: ").to_owned());
+                Ending::Failed(reason.unwrap_or_else(|| status.to_string()))
+            }
+        }
+    }
+}
+
+impl Drop for Replica {
+    fn drop(&mut self) {
+        self.stop();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The reading end of one replica.
+struct Feed {
+    index: usize,
+    keep: File,
+    news: Sender<News>,
+    /// The beginning of a line whose end has not come yet.
+    rest: Vec<u8>,
+}
+
+impl Feed {
+    fn read(&mut self, mut output: ChildStdout) {
+        let mut buffer = vec![0; 1 << 18];
+        loop {
+            match output.read(&mut buffer) {
+                Ok(0) => return,
+                Ok(length) => {
+                    if !self.take(&buffer[..length]) {
+                        return;
+                    }
+                    // Not to wait for anything: to let lines gather.
+                    thread::sleep(GATHER);
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    let _ = self.news.send(News::Nonsense(self.index, error.to_string()));
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Takes the next bytes; whether there is any sense in going on.
+    fn take(&mut self, bytes: &[u8]) -> bool {
+        // The history beside the results is for people; the trial does not depend on it.
+        let _ = self.keep.write_all(bytes);
+        self.rest.extend_from_slice(bytes);
+        let Some(end) = self.rest.iter().rposition(|&byte| byte == b'\n') else { return true };
+        let tail = self.rest.split_off(end + 1);
+        let lines = std::mem::replace(&mut self.rest, tail);
+        let mut events = Vec::new();
+        for line in lines[..end].split(|&byte| byte == b'\n') {
+            match parse_line(line) {
+                Ok(Line::Event(event)) => events.push(event),
+                Ok(Line::Header(header)) => {
+                    let _ = self.news.send(News::Header(self.index, header));
+                }
+                Err(why) => {
+                    let text = String::from_utf8_lossy(line);
+                    let nonsense = format!("{:.200}: {why}", text);
+                    let _ = self.news.send(News::Nonsense(self.index, nonsense));
+                    return false;
+                }
+            }
+        }
+        self.news.send(News::Events(self.index, events)).is_ok()
+    }
+}

@@ -1,0 +1,210 @@
+//! The result of a comparison: its arms, its verdict, and the JSON document of both.
+
+use std::collections::BTreeMap;
+
+use nix::sys::signal::Signal;
+use serde::Serialize;
+use walbanger_fuse::Plan;
+
+use super::statistics::{Estimate, median, median_time, ratio};
+use super::trial::Trial;
+use super::verdict::{self, Answer, Judgement};
+use super::{ArmName, Bare, Config};
+use crate::document::Head;
+use crate::ids::Seed;
+
+/// What a comparison found.
+#[derive(Clone, Debug)]
+pub struct Comparison {
+    /// The arms, in the order in which their trials alternate.
+    pub arms: Vec<Arm>,
+    /// The answer.
+    pub answer: Answer,
+    /// Why.
+    pub because: String,
+    /// Upper bound for the probability of such a difference between equal arms.
+    pub p_value: f64,
+    /// The guarantees that the mounts saw broken.
+    pub broken_guarantees: Vec<String>,
+    /// Commits a second of the faulted arm to those of the clean arm.
+    pub throughput_ratio: Option<Estimate>,
+    /// Commits a second of the clean arm to those of the bare one.
+    pub bare_ratio: Option<Estimate>,
+    /// The signal that ended it early.
+    pub stopped: Option<Signal>,
+    seed: Seed,
+    settings: serde_json::Value,
+}
+
+/// The trials with one plan, and their sums.
+#[derive(Clone, Debug, Serialize)]
+pub struct Arm {
+    /// Its name.
+    pub name: ArmName,
+    /// What it broke.
+    pub plan: Plan,
+    /// The plan as flags.
+    pub flags: Vec<String>,
+    /// How many trials.
+    pub trials: usize,
+    /// How many of them show evidence.
+    pub trials_with_evidence: usize,
+    /// Seconds to the first evidence, the median (Kaplan-Meier) over the trials.
+    pub first_evidence_median: Option<f64>,
+    /// Evidence by SQLite's code.
+    pub codes: BTreeMap<i32, u64>,
+    /// Evidence by kind.
+    pub kinds: BTreeMap<&'static str, u64>,
+    /// Acknowledged commits.
+    pub commits: u64,
+    /// Their median by the second.
+    pub commits_per_second: Option<f64>,
+    /// Acknowledged commits, as the judge counts them.
+    pub acked: u64,
+    /// Those of them that are gone.
+    pub lost: u64,
+    /// Faults that fired.
+    pub fired: u64,
+    /// Each trial.
+    pub trial: Vec<Trial>,
+}
+
+/// The JSON document of `compare`.
+#[derive(Debug, Serialize)]
+pub struct Document<'a> {
+    #[serde(flatten)]
+    head: Head,
+    verdict: Answer,
+    because: &'a str,
+    p_value: f64,
+    broken_guarantees: &'a [String],
+    throughput_ratio: Option<Estimate>,
+    bare_ratio: Option<Estimate>,
+    stopped_by: Option<&'static str>,
+    settings: &'a serde_json::Value,
+    arms: &'a [Arm],
+}
+
+impl Comparison {
+    pub(super) fn new(config: &Config, trials: Vec<Trial>, stopped: Option<Signal>) -> Self {
+        let Judgement { answer, because, p_value } = match stopped {
+            Some(signal) => Judgement {
+                answer: Answer::Undecided,
+                because: format!("stopped by {signal}"),
+                ..verdict::judge(&config.plan, &trials)
+            },
+            None => verdict::judge(&config.plan, &trials),
+        };
+        let broken_guarantees = verdict::broken_guarantees(&trials);
+        let rates = |arm| -> BTreeMap<u32, f64> {
+            // A trial that evidence cut short, or spoilt, says nothing about speed.
+            let fair = trials.iter().filter(|t| t.arm == arm && !t.has_evidence());
+            fair.map(|trial| (trial.trial, trial.commits_per_second)).collect()
+        };
+        let compare = |one, other| {
+            let (one, other) = (rates(one), rates(other));
+            let pair = |(number, rate): (&u32, &f64)| Some(rate / other.get(number)?);
+            let ratios: Vec<f64> =
+                one.iter().filter_map(pair).filter(|ratio| ratio.is_finite()).collect();
+            ratio(&ratios, config.seed.0)
+        };
+        let throughput_ratio = compare(ArmName::Faulted, ArmName::Clean);
+        let bare_ratio = compare(ArmName::Clean, ArmName::Bare);
+        let mut names = vec![ArmName::Clean, ArmName::Faulted];
+        if config.bare == Bare::Include {
+            names.insert(0, ArmName::Bare);
+        }
+        let mut arms = Vec::new();
+        let mut rest = trials;
+        for name in names {
+            let (mine, others) = rest.into_iter().partition(|trial| trial.arm == name);
+            rest = others;
+            let seed = config.seed.0;
+            let plan = match name {
+                ArmName::Faulted => config.plan.clone(),
+                ArmName::Bare | ArmName::Clean => Plan { seed, ..Plan::default() },
+            };
+            arms.push(Arm::of(name, plan, mine));
+        }
+        let mut settings = config.workload.document();
+        if let Some(settings) = settings.as_object_mut() {
+            settings.remove("path");
+            settings.insert("duration".to_owned(), config.duration.as_secs_f64().into());
+            settings.insert("replicas".to_owned(), config.replicas.into());
+            settings.insert("launcher".to_owned(), config.launcher.to_string().into());
+        }
+        Self {
+            arms,
+            answer,
+            because,
+            p_value,
+            broken_guarantees,
+            throughput_ratio,
+            bare_ratio,
+            stopped,
+            seed: config.seed,
+            settings,
+        }
+    }
+
+    /// The document of `--json`.
+    #[must_use]
+    pub fn document(&self) -> Document<'_> {
+        Document {
+            head: Head::new("walbanger-compare", "compare", self.seed),
+            verdict: self.answer,
+            because: &self.because,
+            p_value: self.p_value,
+            broken_guarantees: &self.broken_guarantees,
+            throughput_ratio: self.throughput_ratio,
+            bare_ratio: self.bare_ratio,
+            stopped_by: self.stopped.map(Signal::as_str),
+            settings: &self.settings,
+            arms: &self.arms,
+        }
+    }
+
+    /// The arm with this name.
+    #[must_use]
+    pub fn arm(&self, name: ArmName) -> Option<&Arm> {
+        self.arms.iter().find(|arm| arm.name == name)
+    }
+}
+
+impl Arm {
+    fn of(name: ArmName, plan: Plan, trial: Vec<Trial>) -> Self {
+        let time = |trial: &Trial| match trial.first_evidence {
+            Some(at) => (at, true),
+            None => (trial.seconds, false),
+        };
+        let times: Vec<_> = trial.iter().map(time).collect();
+        let rates: Vec<_> = trial.iter().map(|trial| trial.commits_per_second).collect();
+        let mut codes = BTreeMap::new();
+        let mut kinds = BTreeMap::new();
+        for trial in &trial {
+            for (code, count) in &trial.codes {
+                *codes.entry(*code).or_default() += count;
+            }
+            for (kind, count) in &trial.kinds {
+                *kinds.entry(*kind).or_default() += count;
+            }
+        }
+        let sum = |of: fn(&Trial) -> u64| trial.iter().map(of).sum();
+        Self {
+            name,
+            flags: plan.rules.iter().map(ToString::to_string).collect(),
+            plan,
+            trials: trial.len(),
+            trials_with_evidence: trial.iter().filter(|trial| trial.has_evidence()).count(),
+            first_evidence_median: median_time(&times),
+            codes,
+            kinds,
+            commits: sum(|trial| trial.commits),
+            commits_per_second: median(&rates),
+            acked: sum(|trial| trial.acked),
+            lost: sum(|trial| trial.lost),
+            fired: verdict::fired(&trial),
+            trial,
+        }
+    }
+}

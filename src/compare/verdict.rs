@@ -1,0 +1,266 @@
+//! What the arms together say. A pure function of the trials.
+
+use serde::Serialize;
+use walbanger_fuse::{Plan, Report, Target};
+
+use super::ArmName;
+use super::statistics::{Sequential, highest_silent_rate};
+use super::trial::Trial;
+
+/// The error rate of the sequential test: how often equal arms are called different.
+pub const ALPHA: f64 = 0.01;
+
+/// The answer of a comparison.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Answer {
+    /// The faulted arm shows evidence and the clean arm does not.
+    Reproduced,
+    /// Neither arm shows any.
+    NotReproduced,
+    /// The clean arm shows evidence: the volume or SQLite is broken without our help.
+    CleanArmFails,
+    /// Nothing can be said.
+    Undecided,
+}
+
+impl Answer {
+    /// The words for sentences.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Reproduced => "reproduced",
+            Self::NotReproduced => "not reproduced",
+            Self::CleanArmFails => "clean arm fails too",
+            Self::Undecided => "undecided",
+        }
+    }
+}
+
+/// The answer, why, and how sure it is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Judgement {
+    /// The answer.
+    pub answer: Answer,
+    /// The reason, in a sentence.
+    pub because: String,
+    /// Upper bound for the probability that equal arms differ so much.
+    pub p_value: f64,
+}
+
+/// Whether a plan lies about fsync and does nothing else that a living replica could see: its
+/// consequences come with a power cut only.
+#[must_use]
+pub fn needs_power_cut(plan: &Plan) -> bool {
+    let lies = |rule: &&walbanger_fuse::Rule| rule.action.is_violating();
+    let mut lying = plan.rules.iter().filter(lies).peekable();
+    lying.peek().is_some() && lying.all(|rule| rule.target == Target::Fsync)
+}
+
+/// Whether another pair of trials can change nothing any more.
+#[must_use]
+pub fn is_clear(trials: &[Trial]) -> bool {
+    failures(trials, ArmName::Clean) > 0 || test(trials).p_value() <= ALPHA
+}
+
+/// What these trials say of this plan.
+#[must_use]
+pub fn judge(plan: &Plan, trials: &[Trial]) -> Judgement {
+    let p_value = test(trials).p_value();
+    let (answer, because) = answer(plan, trials, p_value);
+    Judgement { answer, because, p_value }
+}
+
+fn answer(plan: &Plan, trials: &[Trial], p_value: f64) -> (Answer, String) {
+    let count = |arm| trials.iter().filter(|trial| trial.arm == arm).count();
+    let (clean, faulted) = (count(ArmName::Clean), count(ArmName::Faulted));
+    let failed = failures(trials, ArmName::Faulted);
+    let bad = failures(trials, ArmName::Clean);
+    let say = |answer, because: String| (answer, because);
+    if bad > 0 {
+        let because = format!(
+            "{bad} of {clean} clean trials show evidence with nothing injected: the volume itself, \
+             or SQLite, is broken"
+        );
+        return say(Answer::CleanArmFails, because);
+    }
+    let idle = |arm| trials.iter().filter(|t| t.arm == arm).all(|t| t.commits == 0);
+    if clean == 0 || faulted == 0 || idle(ArmName::Clean) {
+        return say(Answer::Undecided, "too little was done to say anything".to_owned());
+    }
+    if failed > 0 && p_value <= ALPHA {
+        let because = format!(
+            "{failed} of {faulted} faulted trials show evidence, {bad} of {clean} clean ones do \
+             (p <= {p_value:.2})"
+        );
+        return say(Answer::Reproduced, because.replace("p <= 0.00", "p < 0.01"));
+    }
+    if failed > 0 {
+        let because = format!(
+            "{failed} of {faulted} faulted trials show evidence, {bad} of {clean} clean ones do; \
+             that may be chance (p <= {p_value:.2}): raise --trials"
+        );
+        return say(Answer::Undecided, because);
+    }
+    if !plan.rules.is_empty() && fired(trials) == 0 {
+        return say(Answer::Undecided, "no fault ever fired".to_owned());
+    }
+    if needs_power_cut(plan) {
+        let because = format!(
+            "{} fsyncs were answered and not done as told, which nobody sees until the power goes",
+            fired(trials)
+        );
+        return say(Answer::Undecided, because);
+    }
+    let rate = highest_silent_rate(faulted) * 100.0;
+    let because = format!(
+        "no evidence in {faulted} faulted and {clean} clean trials; if the fault shows in more \
+         than {rate:.0} % of such trials, this happens in 5 of 100 comparisons"
+    );
+    say(Answer::NotReproduced, because)
+}
+
+/// The guarantees that the mounts saw broken.
+#[must_use]
+pub fn broken_guarantees(trials: &[Trial]) -> Vec<String> {
+    let mut broken = Vec::new();
+    for report in trials.iter().filter_map(|trial| trial.mount.as_ref()) {
+        for fault in report.faults.iter().filter(|fault| fault.fired > 0) {
+            // A lock that was not taken breaks something only when somebody else got it, too.
+            let seen = |name: &String| name != Target::Lock.guarantee() || report.double_grants > 0;
+            broken.extend(fault.guarantee.iter().filter(|name| seen(name)).cloned());
+        }
+    }
+    broken.sort_unstable();
+    broken.dedup();
+    broken
+}
+
+/// Faults that fired, over all faulted trials.
+#[must_use]
+pub fn fired(trials: &[Trial]) -> u64 {
+    let reports = trials.iter().filter_map(|trial| trial.mount.as_ref());
+    reports.flat_map(|report: &Report| &report.faults).map(|fault| fault.fired).sum()
+}
+
+fn failures(trials: &[Trial], arm: ArmName) -> usize {
+    trials.iter().filter(|trial| trial.arm == arm && trial.has_evidence()).count()
+}
+
+fn test(trials: &[Trial]) -> Sequential {
+    let mut test = Sequential::default();
+    let of = |arm| trials.iter().filter(move |trial| trial.arm == arm);
+    for clean in of(ArmName::Clean) {
+        if let Some(faulted) = of(ArmName::Faulted).find(|trial| trial.trial == clean.trial) {
+            test.pair(clean.has_evidence(), faulted.has_evidence());
+        }
+    }
+    test
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use walbanger_fuse::{Action, FaultCount, LockMode, Probability, Rule};
+
+    use super::*;
+    use crate::ids::Seed;
+
+    fn plan(target: Target) -> Plan {
+        let rule = Rule { target, action: Action::Drop, probability: Probability::ALWAYS };
+        Plan { seed: 1, rules: vec![rule] }
+    }
+
+    fn trial(arm: ArmName, number: u32, evidence: bool) -> Trial {
+        let fired = if arm == ArmName::Faulted { 10 } else { 0 };
+        let fault = FaultCount {
+            rule: "drop-lock".to_owned(),
+            flag: "--drop-lock=1".to_owned(),
+            violating: true,
+            guarantee: Some("lock-exclusion".to_owned()),
+            seen: 10,
+            fired,
+        };
+        let mount = Report {
+            started: 0.0,
+            seconds: 1.0,
+            locks: LockMode::Forward,
+            views: vec![],
+            faults: vec![fault],
+            double_grants: fired,
+            first_double_grants: vec![],
+            late_locks_refused: 0,
+        };
+        Trial {
+            arm,
+            trial: number,
+            seed: Seed(1),
+            seconds: 1.0,
+            commits: 100,
+            commits_per_second: 100.0,
+            transactions: 100,
+            busy: 0,
+            acked: 100,
+            lost: 0,
+            integrity: "ok".to_owned(),
+            first_evidence: evidence.then_some(0.5),
+            codes: BTreeMap::new(),
+            kinds: BTreeMap::new(),
+            evidence: vec![],
+            mount: Some(mount),
+            notes: vec![],
+            kept: None,
+        }
+    }
+
+    fn trials(pairs: &[(bool, bool)]) -> Vec<Trial> {
+        let pair = |(number, &(clean, faulted)): (usize, &(bool, bool))| {
+            let number = u32::try_from(number).unwrap() + 1;
+            [trial(ArmName::Clean, number, clean), trial(ArmName::Faulted, number, faulted)]
+        };
+        pairs.iter().enumerate().flat_map(pair).collect()
+    }
+
+    #[test]
+    fn the_answer_follows_from_both_arms() {
+        let answer = |target, pairs: &[(bool, bool)]| judge(&plan(target), &trials(pairs)).answer;
+        assert_eq!(answer(Target::Lock, &[(false, true); 5]), Answer::Reproduced);
+        assert_eq!(answer(Target::Lock, &[(false, true); 2]), Answer::Undecided);
+        assert_eq!(answer(Target::Lock, &[(false, false); 5]), Answer::NotReproduced);
+        assert_eq!(answer(Target::Lock, &[(true, true), (false, true)]), Answer::CleanArmFails);
+        assert_eq!(answer(Target::Lock, &[]), Answer::Undecided);
+        assert_eq!(answer(Target::Fsync, &[(false, false); 5]), Answer::Undecided);
+    }
+
+    #[test]
+    fn a_fault_that_never_fired_and_trials_without_commits_say_nothing() {
+        let mut silent = trials(&[(false, false); 5]);
+        for trial in &mut silent {
+            for fault in &mut trial.mount.as_mut().unwrap().faults {
+                fault.fired = 0;
+            }
+        }
+        let judgement = judge(&plan(Target::Lock), &silent);
+        assert_eq!((judgement.answer, fired(&silent)), (Answer::Undecided, 0));
+        let mut idle = trials(&[(false, true); 9]);
+        idle.iter_mut().for_each(|trial| trial.commits = 0);
+        assert_eq!(judge(&plan(Target::Lock), &idle).answer, Answer::Undecided);
+    }
+
+    #[test]
+    fn clear_means_significant_or_hopeless() {
+        assert!(!is_clear(&trials(&[(false, true); 4])));
+        assert!(is_clear(&trials(&[(false, true); 5])));
+        assert!(is_clear(&trials(&[(true, false)])));
+        assert!(!is_clear(&trials(&[(false, false); 50])));
+    }
+
+    #[test]
+    fn a_guarantee_is_broken_when_the_ledger_saw_it() {
+        let mut trials = trials(&[(false, true)]);
+        assert_eq!(broken_guarantees(&trials), ["lock-exclusion"]);
+        trials[1].mount.as_mut().unwrap().double_grants = 0;
+        assert!(broken_guarantees(&trials).is_empty());
+    }
+}

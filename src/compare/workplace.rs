@@ -1,0 +1,113 @@
+//! A directory of its own for a comparison, locked while it is in use and cleared away after it:
+//! by its owner, or, if that was killed, by the next one.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+use nix::unistd::mkdtemp;
+use walbanger_fuse::{clear_stale, our_mounts};
+
+/// How the names of all workplaces begin.
+const PREFIX: &str = "walbanger-compare-";
+/// The file whose lock says that the workplace is in use.
+const LOCK: &str = "lock";
+
+/// A directory that goes when it is dropped.
+#[derive(Debug)]
+pub struct Workplace {
+    path: PathBuf,
+    _lock: Flock<File>,
+}
+
+impl Workplace {
+    /// Makes one below `parent`, after clearing away what dead owners left there.
+    pub fn below(parent: &Path) -> io::Result<Self> {
+        sweep(parent);
+        let path = mkdtemp(&parent.join(format!("{PREFIX}XXXXXX")))?;
+        // Locked before it has the name that others look for: nobody can take it for abandoned.
+        let early = path.join("lock.new");
+        let lock = File::create(&early)?;
+        let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock).map_err(|(_, e)| e)?;
+        fs::rename(&early, path.join(LOCK))?;
+        Ok(Self { path, _lock: lock })
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes a directory in it.
+    pub fn directory(&self, name: &str) -> io::Result<PathBuf> {
+        let path = self.path.join(name);
+        fs::create_dir_all(&path)?;
+        Ok(path)
+    }
+}
+
+impl Drop for Workplace {
+    fn drop(&mut self) {
+        clear(&self.path);
+    }
+}
+
+/// Whether this is the name of a workplace.
+#[must_use]
+pub fn is_workplace(path: &Path) -> bool {
+    path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(PREFIX))
+}
+
+/// Clears away the workplaces below `parent` whose owner is dead.
+fn sweep(parent: &Path) {
+    let Ok(entries) = fs::read_dir(parent) else { return };
+    for path in entries.flatten().map(|entry| entry.path()).filter(|path| is_workplace(path)) {
+        let Ok(lock) = File::open(path.join(LOCK)) else { continue };
+        if Flock::lock(lock, FlockArg::LockExclusiveNonblock).is_ok() {
+            tracing::info!(path = %path.display(), "clearing away what a killed comparison left");
+            clear(&path);
+        }
+    }
+}
+
+/// Removes a workplace. A view that is still mounted is detached first, so that nothing is removed
+/// through it; one that cannot be detached stays.
+fn clear(path: &Path) {
+    for mount in our_mounts().into_iter().filter(|mount| mount.starts_with(path)) {
+        if !clear_stale(&mount) {
+            tracing::warn!(view = %mount.display(), "still mounted; unmount it, then remove it");
+            return;
+        }
+    }
+    if let Err(error) = fs::remove_dir_all(path) {
+        tracing::warn!(path = %path.display(), %error, "could not be removed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_dead_owner_left_goes_and_what_is_in_use_stays() {
+        let parent = tempfile::tempdir().unwrap();
+        let living = Workplace::below(parent.path()).unwrap();
+        let dead = parent.path().join(format!("{PREFIX}dead"));
+        fs::create_dir(&dead).unwrap();
+        fs::write(dead.join(LOCK), "").unwrap();
+        let young = parent.path().join(format!("{PREFIX}young"));
+        fs::create_dir(&young).unwrap();
+        let other = parent.path().join("somebody-elses");
+        fs::create_dir(&other).unwrap();
+        let next = Workplace::below(parent.path()).unwrap();
+        assert!(!dead.exists(), "its lock was free");
+        assert!(young.exists(), "it has no lock yet");
+        assert!(other.exists() && living.path().exists());
+        let path = next.path().to_owned();
+        next.directory("a/b").unwrap();
+        drop(next);
+        assert!(!path.exists());
+    }
+}

@@ -1,0 +1,188 @@
+//! Views prove themselves before they are trusted: locks exclude, mappings are one memory, a WAL
+//! commit made through one is read through the next.
+//!
+//! Tools of this kind are known to break locks while they inject nothing. Should ours, it says so
+//! itself, before it blames a volume.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::Ordering;
+
+use nix::fcntl::{FcntlArg, fcntl};
+use rusqlite::Connection;
+
+use crate::sys::{MAPPING_LENGTH, Mapping};
+
+/// What a view does not hold.
+#[derive(Debug, thiserror::Error)]
+pub enum SelfTestError {
+    /// Two processes got one lock.
+    #[error(
+        "locks do not exclude between {} and {}: a lock held through one was granted through the \
+         other, with nothing injected",
+        .0.display(), .1.display()
+    )]
+    Locks(PathBuf, PathBuf),
+    /// A store to a mapping was not seen.
+    #[error(
+        "shared memory is not coherent between {} and {}: a store through one was not seen \
+         through the other, with nothing injected",
+        .0.display(), .1.display()
+    )]
+    Mappings(PathBuf, PathBuf),
+    /// SQLite could not commit or read.
+    #[error("a WAL commit through {} failed, with nothing injected: {source}", view.display())]
+    Commit {
+        /// The view.
+        view: PathBuf,
+        /// What SQLite said.
+        source: rusqlite::Error,
+    },
+    /// A commit was not read elsewhere.
+    #[error(
+        "a commit through {} was not read through {}, with nothing injected",
+        .0.display(), .1.display()
+    )]
+    Unread(PathBuf, PathBuf),
+    /// A file operation failed.
+    #[error("the self-test could not use {}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+const FILE: &str = "walbanger-selftest";
+const DATABASE: &str = "walbanger-selftest.db";
+/// The byte that is locked: SQLite's WRITE lock in a `-shm` file.
+const BYTE: i64 = 120;
+
+/// Proves that these views of one volume are a fair baseline. What it makes it removes again.
+pub fn prove(views: &[PathBuf]) -> Result<(), SelfTestError> {
+    let Some(first) = views.first() else { return Ok(()) };
+    // With one view the other side is another process on the same one.
+    let others = if views.len() > 1 { &views[1..] } else { views };
+    let result = others.iter().try_for_each(|other| {
+        locks(first, other)?;
+        mappings(first, other)?;
+        commits(first, other)
+    });
+    for name in [FILE.to_owned(), DATABASE.to_owned()]
+        .into_iter()
+        .chain(["-wal", "-shm", "-journal"].map(|ending| format!("{DATABASE}{ending}")))
+    {
+        // Most of them are gone already; what cannot be removed has been told above.
+        let _ = std::fs::remove_file(first.join(name));
+    }
+    result
+}
+
+fn locks(one: &Path, other: &Path) -> Result<(), SelfTestError> {
+    let held = open(&one.join(FILE))?;
+    let refused = |source| SelfTestError::File { path: one.join(FILE), source };
+    lock(&held).map_err(refused)?;
+    let path = other.join(FILE);
+    let granted = try_elsewhere(&path)
+        .map_err(|source| SelfTestError::File { path: path.clone(), source })?;
+    if granted {
+        return Err(SelfTestError::Locks(one.to_owned(), other.to_owned()));
+    }
+    drop(held);
+    // And the other way round: what was given up can be had.
+    match try_elsewhere(&path) {
+        Ok(true) => Ok(()),
+        Ok(false) => {
+            let source = io::Error::other("a lock that was given up is still held");
+            Err(SelfTestError::File { path, source })
+        }
+        Err(source) => Err(SelfTestError::File { path, source }),
+    }
+}
+
+/// Whether another process gets the lock.
+fn try_elsewhere(path: &Path) -> io::Result<bool> {
+    let program = std::env::current_exe()?;
+    let mut command = Command::new(program);
+    command.arg("lock-probe").arg(path).stdin(Stdio::null()).stdout(Stdio::null());
+    match command.status()?.code() {
+        Some(0) => Ok(true),
+        Some(1) => Ok(false),
+        other => Err(io::Error::other(format!("the lock probe ended with {other:?}"))),
+    }
+}
+
+/// Tries to lock a file for writing; whether it was granted. The lock goes with this process.
+pub fn probe_lock(path: &Path) -> io::Result<bool> {
+    let file = File::options().read(true).write(true).open(path)?;
+    match lock(&file) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn lock(file: &File) -> io::Result<()> {
+    let whole = |number: i32| i16::try_from(number).expect("a small constant");
+    let wish = libc::flock {
+        l_type: whole(libc::F_WRLCK),
+        l_whence: whole(libc::SEEK_SET),
+        l_start: BYTE,
+        l_len: 1,
+        l_pid: 0,
+    };
+    fcntl(file, FcntlArg::F_SETLK(&wish))?;
+    Ok(())
+}
+
+fn mappings(one: &Path, other: &Path) -> Result<(), SelfTestError> {
+    let (a, b) = (open(&one.join(FILE))?, open(&other.join(FILE))?);
+    let failed = |source| SelfTestError::File { path: other.join(FILE), source };
+    a.set_len(MAPPING_LENGTH as u64).map_err(failed)?;
+    let (a, b) = (Mapping::of(&a).map_err(failed)?, Mapping::of(&b).map_err(failed)?);
+    for value in 1..=100 {
+        let (from, to) = if value % 2 == 0 { (&a, &b) } else { (&b, &a) };
+        from.word().store(value, Ordering::SeqCst);
+        if to.word().load(Ordering::SeqCst) != value {
+            return Err(SelfTestError::Mappings(one.to_owned(), other.to_owned()));
+        }
+    }
+    Ok(())
+}
+
+fn commits(one: &Path, other: &Path) -> Result<(), SelfTestError> {
+    let failed = |view: &Path| {
+        let view = view.to_owned();
+        move |source| SelfTestError::Commit { view, source }
+    };
+    let writer = Connection::open(one.join(DATABASE)).map_err(failed(one))?;
+    writer
+        .execute_batch(
+            "PRAGMA journal_mode = WAL; CREATE TABLE IF NOT EXISTS t (n); DELETE FROM t;",
+        )
+        .map_err(failed(one))?;
+    let reader = Connection::open(other.join(DATABASE)).map_err(failed(other))?;
+    for value in 1..=10_i64 {
+        writer.execute("INSERT INTO t VALUES (?1)", [value]).map_err(failed(one))?;
+        let sum: i64 = reader
+            .query_row("SELECT sum(n) FROM t", (), |row| row.get(0))
+            .map_err(failed(other))?;
+        if sum != value * (value + 1) / 2 {
+            return Err(SelfTestError::Unread(one.to_owned(), other.to_owned()));
+        }
+    }
+    Ok(())
+}
+
+fn open(path: &Path) -> Result<File, SelfTestError> {
+    File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
+        .map_err(|source| SelfTestError::File { path: path.to_owned(), source })
+}
