@@ -73,8 +73,7 @@ impl Merger {
         if commit.outcome != Outcome::Ok || version == 0 {
             return None;
         }
-        let slot =
-            Slot { version, end: commit.end, replica: replica.0, worker: commit.worker };
+        let slot = Slot { version, end: commit.end, replica: replica.0, worker: commit.worker };
         let place = self.place(version);
         let before = std::mem::replace(place, slot);
         let fork = before.version == version
@@ -84,15 +83,14 @@ impl Merger {
 
     /// The slot for a version; grows the ring as long as that keeps an owner that would be lost.
     fn place(&mut self, version: u64) -> &mut Slot {
-        let at = |length: usize| (version & (length as u64 - 1)) as usize;
         while self.slots.len() < self.window {
-            let held = self.slots[at(self.slots.len())].version;
+            let held = self.slots[place(version, self.slots.len())].version;
             if held == 0 || held == version {
                 break;
             }
             self.grow();
         }
-        let at = at(self.slots.len());
+        let at = place(version, self.slots.len());
         &mut self.slots[at]
     }
 
@@ -100,7 +98,7 @@ impl Merger {
         let length = self.slots.len() * 2;
         let old = std::mem::replace(&mut self.slots, vec![Slot::default(); length]);
         for slot in old.into_iter().filter(|slot| slot.version > 0) {
-            self.slots[(slot.version & (length as u64 - 1)) as usize] = slot;
+            self.slots[place(slot.version, length)] = slot;
         }
     }
 
@@ -129,6 +127,11 @@ impl Merger {
             transient: None,
         }
     }
+}
+
+/// Where a version lives in a ring whose length is a power of two.
+fn place(version: u64, length: usize) -> usize {
+    usize::try_from(version & (length as u64 - 1)).expect("invariant: it is below the length")
 }
 
 #[cfg(test)]
@@ -201,7 +204,7 @@ mod tests {
             let mut versions: Vec<u64> = (1..2000).collect();
             for at in (1..versions.len()).rev() {
                 let other = crate::rng::mix(seed, at as u64) % (at as u64 + 1);
-                versions.swap(at, other as usize);
+                versions.swap(at, usize::try_from(other).unwrap());
             }
             for version in versions {
                 let replica = replicas[(version % 3) as usize];

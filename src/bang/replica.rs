@@ -89,7 +89,7 @@ static STDERR_FD: AtomicI32 = AtomicI32::new(2);
 ///
 /// # Errors
 /// When it could not start; whatever goes wrong later is in the report.
-pub fn run(settings: Settings, session: Session) -> Result<Report, BangError> {
+pub fn run(settings: Settings, session: &Session) -> Result<Report, BangError> {
     settings.check()?;
     if let Some(directory) = &session.history {
         off_the_volume(directory, settings.directory())?;
@@ -97,15 +97,15 @@ pub fn run(settings: Settings, session: Session) -> Result<Report, BangError> {
     guard::admit(&settings)?;
     let start = Instant::now();
     let header = header(&settings);
-    let history = open_history(&header, &session)?;
-    if session.output == Output::Text {
-        if let Err(stop) = say(format_args!("{}", opening(&settings, &header))) {
-            return Ok(nothing_done(header, stop));
-        }
+    let history = open_history(&header, session)?;
+    if session.output == Output::Text
+        && let Err(stop) = say(format_args!("{}", opening(&settings, &header)))
+    {
+        return Ok(nothing_done(header, stop));
     }
     tell_of_crashes(&header, session.output);
     let until = settings.duration.map(|duration| start + duration);
-    let shared = Arc::new(share(settings, &session, history, start));
+    let shared = Arc::new(share(settings, session, history, start));
     let watch = watch::start(Arc::clone(&shared), session.progress);
     let workers = start_workers(&shared)?;
     let stop = wait(&session.stop.1, until);
@@ -197,8 +197,7 @@ fn join(shared: &Shared, workers: Vec<JoinHandle<()>>, stop: Stop) -> Stop {
     while workers.iter().any(|worker| !worker.is_finished()) && Instant::now() < until {
         thread::sleep(Duration::from_millis(2));
     }
-    let (done, stuck): (Vec<_>, Vec<_>) =
-        workers.into_iter().partition(JoinHandle::is_finished);
+    let (done, stuck): (Vec<_>, Vec<_>) = workers.into_iter().partition(JoinHandle::is_finished);
     if !stuck.is_empty() {
         tracing::warn!("{} workers are still in a call and were left behind", stuck.len());
     }

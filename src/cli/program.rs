@@ -16,7 +16,7 @@ pub fn main() -> ExitCode {
     stop::hold_signals();
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(|place| format!(" at {place}")).unwrap_or_default();
-        let text = panic.payload_as_str().unwrap_or("no message");
+        let text = message(panic.payload());
         complain(&format!("internal fault{place}: {text}; please report it"));
     }));
     let exit = std::panic::catch_unwind(|| {
@@ -28,6 +28,11 @@ pub fn main() -> ExitCode {
         execute(cli.command).unwrap_or_else(|error| failed(&error))
     });
     exit.unwrap_or(Exit::Internal).code()
+}
+
+fn message(payload: &dyn std::any::Any) -> &str {
+    let text = payload.downcast_ref::<&str>().copied();
+    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }
 
 fn execute(command: Command) -> anyhow::Result<Exit> {

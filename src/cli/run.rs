@@ -51,7 +51,7 @@ pub struct RunArgs {
 /// What the workers do.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Workload")]
-pub struct WorkloadArgs {
+pub(super) struct WorkloadArgs {
     /// Threads, each with its own connection
     #[arg(short, long, default_value_t = 4, value_name = "N")]
     pub workers: u32,
@@ -130,7 +130,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 
 impl WorkloadArgs {
     /// The settings of a replica that bangs on `path` like this.
-    pub fn settings(
+    pub(super) fn settings(
         &self,
         path: PathBuf,
         replica: ReplicaName,
@@ -178,11 +178,11 @@ pub(super) fn execute(args: RunArgs) -> anyhow::Result<Exit> {
         stop,
     };
     let path = settings.path.clone();
-    let report = bang::run(settings, session)?;
+    let report = bang::run(settings, &session)?;
     tell(&report, &output)?;
     match &report.stop {
-        Stop::DiskFull(step) => program::complain(&format!(
-            "{}: the disk is full ({step}); make room and try again",
+        Stop::DiskFull(call) => program::complain(&format!(
+            "{}: the disk is full ({call}); make room and try again",
             path.display()
         )),
         Stop::History(why) => program::complain(&format!(
