@@ -54,7 +54,9 @@ pub(crate) fn holds(connection: &Connection) -> rusqlite::Result<Holds> {
 /// moment on; in WAL mode it would stay in the WAL until a checkpoint.
 pub(super) fn create(connection: &Connection, settings: &Settings) -> rusqlite::Result<Holds> {
     connection.pragma_update(None, "page_size", settings.page_size)?;
-    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    // Compiling it is what sets it. Running it would also write a first page, one without our
+    // stamp, and whoever looked at the file then would take it for somebody else's.
+    drop(connection.prepare("PRAGMA auto_vacuum = INCREMENTAL")?);
     connection.execute_batch("BEGIN IMMEDIATE")?;
     let made = holds(connection).and_then(|found| {
         if found == Holds::Nothing {

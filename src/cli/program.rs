@@ -51,26 +51,25 @@ fn parse_error(error: &clap::Error) -> Exit {
 }
 
 fn failed(error: &anyhow::Error) -> Exit {
-    let broken_pipe = error
-        .chain()
-        .filter_map(|cause| cause.downcast_ref::<io::Error>())
-        .any(|cause| cause.kind() == io::ErrorKind::BrokenPipe);
-    if broken_pipe {
+    let bang = error.downcast_ref::<BangError>();
+    let pipe = match bang {
+        Some(BangError::History(_, cause)) => Some(cause),
+        _ => error.downcast_ref::<io::Error>(),
+    };
+    if pipe.is_some_and(|cause| cause.kind() == io::ErrorKind::BrokenPipe) {
         // Whoever read the output has seen enough.
         return Exit::Clean;
     }
     complain(&format!("{error:#}"));
-    match error.downcast_ref::<BangError>() {
+    match bang {
         Some(
             BangError::History(..)
             | BangError::Start(_)
             | BangError::DiskFull(..)
             | BangError::Create(..),
         ) => Exit::Unable,
-        Some(BangError::Settings(_) | BangError::Refused(_) | BangError::HistoryOnVolume(_)) => {
-            Exit::Usage
-        }
-        None => Exit::Usage,
+        Some(BangError::Settings(_) | BangError::Refused(_) | BangError::HistoryOnVolume(_))
+        | None => Exit::Usage,
     }
 }
 
