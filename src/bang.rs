@@ -21,6 +21,7 @@ mod worker;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+pub use complaints::Detail;
 pub(crate) use entries::{check_integrity, check_rows};
 pub(crate) use failure::{Failure, Finding, sort};
 pub use guard::{Found, Refusal, inspect};

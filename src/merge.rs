@@ -19,6 +19,16 @@ pub struct Merger {
     /// A ring: version `v` lives at `v` modulo the length, which is a power of two.
     slots: Vec<Slot>,
     window: usize,
+    scope: Scope,
+}
+
+/// Between whom forks are looked for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Scope {
+    /// Between any two workers.
+    Workers,
+    /// Between workers of different replicas only: each replica tells of its own.
+    Replicas,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -32,25 +42,19 @@ struct Slot {
 
 const SMALLEST: usize = 1 << 12;
 
-impl Default for Merger {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Merger {
     /// A merger that remembers a million versions, in at most 24 MiB.
     #[must_use]
-    pub fn new() -> Self {
-        Self::with_window(1 << 20)
+    pub fn new(scope: Scope) -> Self {
+        Self::with_window(scope, 1 << 20)
     }
 
     /// A merger that remembers the owners of `window` versions, rounded up to a power of two.
     #[must_use]
-    pub fn with_window(window: usize) -> Self {
+    pub fn with_window(scope: Scope, window: usize) -> Self {
         let window = window.max(1).next_power_of_two();
         let slots = vec![Slot::default(); SMALLEST.min(window)];
-        Self { replicas: Vec::new(), slots, window }
+        Self { replicas: Vec::new(), slots, window, scope }
     }
 
     /// Adds a replica.
@@ -76,8 +80,11 @@ impl Merger {
         let slot = Slot { version, end: commit.end, replica: replica.0, worker: commit.worker };
         let place = self.place(version);
         let before = std::mem::replace(place, slot);
-        let fork = before.version == version
-            && (before.replica, before.worker) != (slot.replica, slot.worker);
+        let other = match self.scope {
+            Scope::Workers => (before.replica, before.worker) != (slot.replica, slot.worker),
+            Scope::Replicas => before.replica != slot.replica,
+        };
+        let fork = before.version == version && other;
         fork.then(|| self.fork(before, slot))
     }
 
@@ -149,7 +156,7 @@ mod tests {
     }
 
     fn merger(window: usize) -> (Merger, [ReplicaIndex; 3]) {
-        let mut merger = Merger::with_window(window);
+        let mut merger = Merger::with_window(Scope::Workers, window);
         let replicas = ["a", "b", "c"].map(|n| merger.replica(ReplicaName::new(n).unwrap()));
         (merger, replicas)
     }
@@ -165,6 +172,15 @@ mod tests {
             "version 812 was acknowledged twice: to replica a worker 1 at 2.000s and to replica b \
              worker 0 at 2.000s"
         );
+    }
+
+    #[test]
+    fn replicas_tell_of_their_own_forks() {
+        let mut merger = Merger::new(Scope::Replicas);
+        let [a, b] = ["a", "b"].map(|n| merger.replica(ReplicaName::new(n).unwrap()));
+        assert_eq!(merger.commit(a, &commit(0, 1, Outcome::Ok)), None);
+        assert_eq!(merger.commit(a, &commit(1, 1, Outcome::Ok)), None);
+        assert!(merger.commit(b, &commit(1, 1, Outcome::Ok)).is_some());
     }
 
     #[test]

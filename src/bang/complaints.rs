@@ -17,11 +17,21 @@ const KEPT: u64 = 200;
 /// How often those that were not printed are counted out loud.
 const EVERY: Duration = Duration::from_secs(10);
 
+/// How much of a flood is printed.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Detail {
+    /// The first of each kind and code, and counts.
+    #[default]
+    First,
+    /// Everything.
+    All,
+}
+
 /// Who hears of complaints at once.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Hearer {
     /// People: one line each on standard output.
-    Stdout,
+    Stdout(Detail),
     /// Only the history and the document at the end.
     Nobody,
 }
@@ -64,8 +74,9 @@ impl Complaints {
         let count = inner.counts.entry(key).or_default();
         *count += 1;
         let count = *count;
-        if self.hearer == Hearer::Stdout {
+        if let Hearer::Stdout(detail) = self.hearer {
             match count {
+                _ if detail == Detail::All => say(format_args!("{evidence}"))?,
                 ..IN_FULL => say(format_args!("{evidence}"))?,
                 IN_FULL => say(format_args!("{evidence} (more of these will be counted)"))?,
                 _ => *inner.silent.entry(key).or_default() += 1,

@@ -9,7 +9,7 @@ use std::{env, fs, io};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
-use super::complaints::{Complaints, Hearer, say};
+use super::complaints::{Complaints, Detail, Hearer, say};
 use super::guard::{self, Refusal};
 use super::rendezvous::Rendezvous;
 use super::report::Report;
@@ -19,7 +19,7 @@ use super::watch::{self, Progress, Pulse};
 use super::worker::{Habit, Worker};
 use crate::history::{Header, Rotation, SCHEMA, Schema, Writer};
 use crate::ids::WorkerNumber;
-use crate::merge::Merger;
+use crate::merge::{Merger, Scope};
 use crate::rng::Stream;
 use crate::stop::Stop;
 use crate::sys::{self, CrashLine, Piece};
@@ -41,6 +41,8 @@ pub enum Output {
 pub struct Session {
     /// What goes to standard output.
     pub output: Output,
+    /// How much of a flood of complaints is printed.
+    pub detail: Detail,
     /// Whether the progress is shown on standard error.
     pub progress: Progress,
     /// The directory for the history, if one is to be kept in a file.
@@ -134,10 +136,10 @@ fn nothing_done(header: Header, stop: Stop) -> Report {
 
 fn share(settings: Settings, session: &Session, history: Option<Writer>, start: Instant) -> Shared {
     let hearer = match session.output {
-        Output::Text => Hearer::Stdout,
+        Output::Text => Hearer::Stdout(session.detail),
         Output::Document | Output::Events => Hearer::Nobody,
     };
-    let mut merger = Merger::new();
+    let mut merger = Merger::new(Scope::Workers);
     let own = merger.replica(settings.replica.clone());
     let habits = (0..settings.workers).map(|number| habit(&settings, number));
     let meeting = habits.filter(|habit| *habit == Habit::Reopens).count();

@@ -60,7 +60,11 @@ fn failed(error: &anyhow::Error) -> Exit {
         // Whoever read the output has seen enough.
         return Exit::Clean;
     }
-    complain(&format!("{error:#}"));
+    match bang {
+        // Its messages name the cause themselves.
+        Some(bang) => complain(&bang.to_string()),
+        None => complain(&format!("{error:#}")),
+    }
     match bang {
         Some(
             BangError::History(..)

@@ -7,7 +7,8 @@ use clap::Args;
 
 use super::program;
 use crate::bang::{
-    self, Existing, JournalMode, Mix, Output, Progress, Report, Session, Settings, Synchronous,
+    self, Detail, Existing, JournalMode, Mix, Output, Progress, Report, Session, Settings,
+    Synchronous,
 };
 use crate::exit::Exit;
 use crate::history::Rotation;
@@ -98,7 +99,7 @@ struct OutputArgs {
     #[arg(short, long)]
     progress: bool,
 
-    /// Say what is going on, and a summary at the end
+    /// Print every complaint, not only the first of each kind, and a summary at the end
     #[arg(short, long)]
     verbose: bool,
 
@@ -172,6 +173,7 @@ pub(super) fn execute(args: RunArgs) -> anyhow::Result<Exit> {
             (_, true) => Output::Events,
             _ => Output::Text,
         },
+        detail: if output.verbose { Detail::All } else { Detail::First },
         progress: if output.progress { Progress::Show } else { Progress::Hide },
         history: output.out.clone(),
         rotation: Rotation::default(),

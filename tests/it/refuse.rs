@@ -13,6 +13,7 @@ fn assert_refused(output: &Output, word: &str) {
     let lines = stderr(output);
     assert_eq!(lines.len(), 1, "{lines:#?}");
     assert!(lines[0].starts_with("walbanger: ") && lines[0].contains(word), "{}", lines[0]);
+    assert!(lines[0].matches("os error").count() < 2, "the cause twice: {}", lines[0]);
 }
 
 #[test]

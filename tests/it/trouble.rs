@@ -6,7 +6,7 @@ use std::os::unix::process::ExitStatusExt as _;
 
 use serde_json::Value;
 
-use crate::util::{Place, Replica, stdout};
+use crate::util::{Place, Replica, stderr, stdout};
 
 /// Fills the database, then overwrites its middle with garbage.
 fn damaged() -> Place {
@@ -84,6 +84,25 @@ fn a_row_that_changed_by_itself_is_noticed() {
     let output = place.run("--duration 2s");
     assert_eq!(output.status.code(), Some(1));
     assert!(stdout(&output).iter().any(|line| line.contains("wrong checksum")));
+}
+
+#[test]
+fn a_full_disk_is_said_to_be_full_and_blames_nobody() {
+    for mode in ["wal", "delete"] {
+        let place = Place::new();
+        let script = "mount -t tmpfs -o size=400k none \"$1\" && shift && exec \"$@\"";
+        let output = std::process::Command::new("unshare")
+            .args(["--map-root-user", "--mount", "sh", "-c", script, "sh"])
+            .arg(place.path())
+            .arg(assert_cmd::cargo::cargo_bin("walbanger"))
+            .args(place.args(&format!("--duration 50s --journal-mode {mode}")))
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(3), "{mode}: {output:?}");
+        assert_eq!(stdout(&output).len(), 1, "{mode}: {output:?}");
+        let lines = stderr(&output);
+        assert!(lines.len() == 1 && lines[0].contains("the disk is full"), "{lines:#?}");
+    }
 }
 
 #[test]
