@@ -21,14 +21,15 @@ mod worker;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+pub use complaints::Detail;
 pub(crate) use entries::{check_integrity, check_rows};
 pub(crate) use failure::{Failure, Finding, sort};
 pub use guard::{Found, Refusal, inspect};
 pub use mix::Mix;
 pub use replica::{BangError, Output, Session, run};
 pub use report::Report;
-pub(crate) use schema::{Holds, holds};
 pub use schema::{APPLICATION_ID, SCHEMA_VERSION};
+pub(crate) use schema::{Holds, holds};
 pub use settings::{BadSettings, Existing, JournalMode, MOST_WORKERS, Settings, Synchronous};
 pub use watch::Progress;
 pub(crate) use worker::Fault;
@@ -47,7 +48,7 @@ pub fn create(settings: &Settings) -> Result<(), BangError> {
         Ok(_) => Ok(()),
         Err(OpenError::Sqlite(error, connection)) => {
             let path = settings.path.clone();
-            match sort(&error, connection.as_ref(), "creating the database") {
+            match sort(&error, connection.as_deref(), "creating the database") {
                 Failure::DiskFull(step) => Err(BangError::DiskFull(path, step)),
                 _ => Err(BangError::Create(path, error.to_string())),
             }

@@ -34,7 +34,7 @@ impl Exit {
             Self::Unable => 3,
             Self::Inconclusive => 4,
             Self::Internal => 5,
-            Self::Signal(signal) => 128_u8.saturating_add(signal as i32 as u8),
+            Self::Signal(signal) => u8::try_from(128 + signal as i32).unwrap_or(u8::MAX),
         }
     }
 

@@ -75,9 +75,8 @@ impl ReplicaName {
     pub fn new(name: impl Into<String>) -> Result<Self, BadReplicaName> {
         let name = name.into();
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-        let good = (1..=64).contains(&name.len())
-            && !name.starts_with('.')
-            && name.chars().all(allowed);
+        let good =
+            (1..=64).contains(&name.len()) && !name.starts_with('.') && name.chars().all(allowed);
         if good { Ok(Self(name)) } else { Err(BadReplicaName) }
     }
 

@@ -177,11 +177,7 @@ impl Judge {
                  tally says {}",
                 track.state.n, found.n
             );
-            self.push(
-                Finding::new(Kind::LostCommit, message),
-                claim.replica.clone(),
-                claim.worker,
-            );
+            self.push(Finding::new(Kind::LostCommit, message), claim.replica.clone(), claim.worker);
         }
     }
 
@@ -265,7 +261,11 @@ mod tests {
     use crate::ids::WorkerId;
 
     fn track(n: u64) -> Track {
-        Track { acked: n, state: State { n, chain: n + 100 }, ..Track::new(WorkerId(1)) }
+        Track {
+            acked: n,
+            state: State { n, chain: if n == 0 { 0 } else { n + 100 } },
+            ..Track::new(WorkerId(1))
+        }
     }
 
     #[test]

@@ -19,6 +19,16 @@ pub struct Merger {
     /// A ring: version `v` lives at `v` modulo the length, which is a power of two.
     slots: Vec<Slot>,
     window: usize,
+    scope: Scope,
+}
+
+/// Between whom forks are looked for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Scope {
+    /// Between any two workers.
+    Workers,
+    /// Between workers of different replicas only: each replica tells of its own.
+    Replicas,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -32,25 +42,19 @@ struct Slot {
 
 const SMALLEST: usize = 1 << 12;
 
-impl Default for Merger {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Merger {
     /// A merger that remembers a million versions, in at most 24 MiB.
     #[must_use]
-    pub fn new() -> Self {
-        Self::with_window(1 << 20)
+    pub fn new(scope: Scope) -> Self {
+        Self::with_window(scope, 1 << 20)
     }
 
     /// A merger that remembers the owners of `window` versions, rounded up to a power of two.
     #[must_use]
-    pub fn with_window(window: usize) -> Self {
+    pub fn with_window(scope: Scope, window: usize) -> Self {
         let window = window.max(1).next_power_of_two();
         let slots = vec![Slot::default(); SMALLEST.min(window)];
-        Self { replicas: Vec::new(), slots, window }
+        Self { replicas: Vec::new(), slots, window, scope }
     }
 
     /// Adds a replica.
@@ -73,26 +77,27 @@ impl Merger {
         if commit.outcome != Outcome::Ok || version == 0 {
             return None;
         }
-        let slot =
-            Slot { version, end: commit.end, replica: replica.0, worker: commit.worker };
+        let slot = Slot { version, end: commit.end, replica: replica.0, worker: commit.worker };
         let place = self.place(version);
         let before = std::mem::replace(place, slot);
-        let fork = before.version == version
-            && (before.replica, before.worker) != (slot.replica, slot.worker);
+        let other = match self.scope {
+            Scope::Workers => (before.replica, before.worker) != (slot.replica, slot.worker),
+            Scope::Replicas => before.replica != slot.replica,
+        };
+        let fork = before.version == version && other;
         fork.then(|| self.fork(before, slot))
     }
 
     /// The slot for a version; grows the ring as long as that keeps an owner that would be lost.
     fn place(&mut self, version: u64) -> &mut Slot {
-        let at = |length: usize| (version & (length as u64 - 1)) as usize;
         while self.slots.len() < self.window {
-            let held = self.slots[at(self.slots.len())].version;
+            let held = self.slots[place(version, self.slots.len())].version;
             if held == 0 || held == version {
                 break;
             }
             self.grow();
         }
-        let at = at(self.slots.len());
+        let at = place(version, self.slots.len());
         &mut self.slots[at]
     }
 
@@ -100,7 +105,7 @@ impl Merger {
         let length = self.slots.len() * 2;
         let old = std::mem::replace(&mut self.slots, vec![Slot::default(); length]);
         for slot in old.into_iter().filter(|slot| slot.version > 0) {
-            self.slots[(slot.version & (length as u64 - 1)) as usize] = slot;
+            self.slots[place(slot.version, length)] = slot;
         }
     }
 
@@ -131,6 +136,11 @@ impl Merger {
     }
 }
 
+/// Where a version lives in a ring whose length is a power of two.
+fn place(version: u64, length: usize) -> usize {
+    usize::try_from(version & (length as u64 - 1)).expect("invariant: it is below the length")
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
@@ -146,7 +156,7 @@ mod tests {
     }
 
     fn merger(window: usize) -> (Merger, [ReplicaIndex; 3]) {
-        let mut merger = Merger::with_window(window);
+        let mut merger = Merger::with_window(Scope::Workers, window);
         let replicas = ["a", "b", "c"].map(|n| merger.replica(ReplicaName::new(n).unwrap()));
         (merger, replicas)
     }
@@ -162,6 +172,15 @@ mod tests {
             "version 812 was acknowledged twice: to replica a worker 1 at 2.000s and to replica b \
              worker 0 at 2.000s"
         );
+    }
+
+    #[test]
+    fn replicas_tell_of_their_own_forks() {
+        let mut merger = Merger::new(Scope::Replicas);
+        let [a, b] = ["a", "b"].map(|n| merger.replica(ReplicaName::new(n).unwrap()));
+        assert_eq!(merger.commit(a, &commit(0, 1, Outcome::Ok)), None);
+        assert_eq!(merger.commit(a, &commit(1, 1, Outcome::Ok)), None);
+        assert!(merger.commit(b, &commit(1, 1, Outcome::Ok)).is_some());
     }
 
     #[test]
@@ -201,7 +220,7 @@ mod tests {
             let mut versions: Vec<u64> = (1..2000).collect();
             for at in (1..versions.len()).rev() {
                 let other = crate::rng::mix(seed, at as u64) % (at as u64 + 1);
-                versions.swap(at, other as usize);
+                versions.swap(at, usize::try_from(other).unwrap());
             }
             for version in versions {
                 let replica = replicas[(version % 3) as usize];

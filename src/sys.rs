@@ -28,11 +28,7 @@ pub fn random_u64() -> std::io::Result<u64> {
     let mut bytes = [0_u8; 8];
     // SAFETY: the buffer is valid for 8 bytes; 8 bytes are always delivered whole.
     let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
-    if got == 8 {
-        Ok(u64::from_ne_bytes(bytes))
-    } else {
-        Err(std::io::Error::last_os_error())
-    }
+    if got == 8 { Ok(u64::from_ne_bytes(bytes)) } else { Err(std::io::Error::last_os_error()) }
 }
 
 /// The errno behind the last failure of this connection; 0 when there was none.

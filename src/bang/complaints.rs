@@ -17,21 +17,31 @@ const KEPT: u64 = 200;
 /// How often those that were not printed are counted out loud.
 const EVERY: Duration = Duration::from_secs(10);
 
+/// How much of a flood is printed.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Detail {
+    /// The first of each kind and code, and counts.
+    #[default]
+    First,
+    /// Everything.
+    All,
+}
+
 /// Who hears of complaints at once.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Hearer {
+pub(super) enum Hearer {
     /// People: one line each on standard output.
-    Stdout,
+    Stdout(Detail),
     /// Only the history and the document at the end.
     Nobody,
 }
 
 /// How often each kind of evidence was seen, with its code.
-pub type Counts = BTreeMap<(Kind, Option<i32>), u64>;
+pub(super) type Counts = BTreeMap<(Kind, Option<i32>), u64>;
 
 /// All that one replica complained of.
 #[derive(Debug)]
-pub struct Complaints {
+pub(super) struct Complaints {
     hearer: Hearer,
     inner: Mutex<Inner>,
 }
@@ -47,7 +57,7 @@ struct Inner {
 impl Complaints {
     /// None yet.
     #[must_use]
-    pub fn new(hearer: Hearer) -> Self {
+    pub(super) fn new(hearer: Hearer) -> Self {
         let inner = Inner {
             counts: Counts::new(),
             silent: Counts::new(),
@@ -58,14 +68,15 @@ impl Complaints {
     }
 
     /// Takes one; the error says why the replica must end.
-    pub fn take(&self, evidence: Evidence, history: Option<&Writer>) -> Result<(), Stop> {
+    pub(super) fn take(&self, evidence: Evidence, history: Option<&Writer>) -> Result<(), Stop> {
         let mut inner = self.lock();
         let key = (evidence.kind, evidence.code);
         let count = inner.counts.entry(key).or_default();
         *count += 1;
         let count = *count;
-        if self.hearer == Hearer::Stdout {
+        if let Hearer::Stdout(detail) = self.hearer {
             match count {
+                _ if detail == Detail::All => say(format_args!("{evidence}"))?,
                 ..IN_FULL => say(format_args!("{evidence}"))?,
                 IN_FULL => say(format_args!("{evidence} (more of these will be counted)"))?,
                 _ => *inner.silent.entry(key).or_default() += 1,
@@ -82,7 +93,7 @@ impl Complaints {
     }
 
     /// Says how many were not printed, if it is time to.
-    pub fn count_out_loud(&self, seconds: f64) -> Result<(), Stop> {
+    pub(super) fn count_out_loud(&self, seconds: f64) -> Result<(), Stop> {
         let mut inner = self.lock();
         if inner.counted.elapsed() < EVERY {
             return Ok(());
@@ -97,17 +108,17 @@ impl Complaints {
     }
 
     /// How many there were.
-    pub fn total(&self) -> u64 {
+    pub(super) fn total(&self) -> u64 {
         self.lock().counts.values().sum()
     }
 
     /// How many there were of each kind and code.
-    pub fn counts(&self) -> Counts {
+    pub(super) fn counts(&self) -> Counts {
         self.lock().counts.clone()
     }
 
     /// Those that were kept.
-    pub fn kept(&self) -> Vec<Evidence> {
+    pub(super) fn kept(&self) -> Vec<Evidence> {
         self.lock().kept.clone()
     }
 
@@ -118,7 +129,7 @@ impl Complaints {
 
 /// A kind and its code, for people: `error 11 SQLITE_CORRUPT`.
 #[must_use]
-pub fn describe(kind: Kind, code: Option<i32>) -> String {
+pub(super) fn describe(kind: Kind, code: Option<i32>) -> String {
     match code {
         Some(code) => format!("{kind} {code} {}", codes::name(code)),
         None => kind.to_string(),
@@ -126,7 +137,7 @@ pub fn describe(kind: Kind, code: Option<i32>) -> String {
 }
 
 /// One line on standard output, in one write.
-pub fn say(line: std::fmt::Arguments<'_>) -> Result<(), Stop> {
+pub(super) fn say(line: std::fmt::Arguments<'_>) -> Result<(), Stop> {
     let text = format!("{line}\n");
     let mut stdout = io::stdout().lock();
     stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(|e| broken(&e))
@@ -134,7 +145,7 @@ pub fn say(line: std::fmt::Arguments<'_>) -> Result<(), Stop> {
 
 /// Why a replica ends whose lines cannot be written.
 #[must_use]
-pub fn broken(error: &io::Error) -> Stop {
+pub(super) fn broken(error: &io::Error) -> Stop {
     match error.kind() {
         io::ErrorKind::BrokenPipe => Stop::NobodyListens,
         _ => Stop::History(error.to_string()),

@@ -16,7 +16,7 @@ const CACHE_PAGES: u32 = 24;
 
 /// Whether a file that holds nothing may be filled.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum May {
+pub(super) enum May {
     /// Make the database if there is none.
     Create,
     /// Our database is there already.
@@ -25,9 +25,9 @@ pub enum May {
 
 /// Why there is no connection.
 #[derive(Debug)]
-pub enum OpenError {
+pub(super) enum OpenError {
     /// SQLite says so; with the connection, if it got that far, because it knows the errno.
-    Sqlite(rusqlite::Error, Option<Connection>),
+    Sqlite(rusqlite::Error, Option<Box<Connection>>),
     /// It opened, but is not what it must be.
     Wrong(Kind, String),
 }
@@ -39,7 +39,7 @@ impl From<rusqlite::Error> for OpenError {
 }
 
 /// Opens the database, makes it if it may, and sets everything that a connection must have set.
-pub fn open(
+pub(super) fn open(
     settings: &Settings,
     may: May,
     stop: &Arc<AtomicBool>,
@@ -52,7 +52,7 @@ pub fn open(
     match prepare(&mut connection, settings, may, stop) {
         Ok(None) => Ok(connection),
         Ok(Some((kind, message))) => Err(OpenError::Wrong(kind, message)),
-        Err(error) => Err(OpenError::Sqlite(error, Some(connection))),
+        Err(error) => Err(OpenError::Sqlite(error, Some(Box::new(connection)))),
     }
 }
 

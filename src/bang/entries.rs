@@ -97,9 +97,8 @@ impl Worker {
                 let sql = "SELECT count(*) FROM entry INDEXED BY entry_bucket \
                            WHERE bucket = ?1 AND key = ?2";
                 let mut statement = prepare(connection, sql).at("reading the index")?;
-                let entries: i64 = statement
-                    .query_row([bucket, key], |row| row.get(0))
-                    .at("reading the index")?;
+                let entries: i64 =
+                    statement.query_row([bucket, key], |row| row.get(0)).at("reading the index")?;
                 if entries != 1 {
                     return Err(corrupt(format!("row {key} has {entries} entries in the index")));
                 }

@@ -8,7 +8,7 @@ use crate::sys;
 
 /// What an error means.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Failure {
+pub(crate) enum Failure {
     /// Somebody else holds the lock: normal, counted.
     Contention,
     /// No space is left; the text says where.
@@ -21,7 +21,7 @@ pub enum Failure {
 
 /// Something that a healthy volume does not do, without who saw it and when.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Finding {
+pub(crate) struct Finding {
     /// What was seen.
     pub kind: Kind,
     /// SQLite's extended code.
@@ -32,14 +32,14 @@ pub struct Finding {
 
 impl Finding {
     /// A finding without a code.
-    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+    pub(crate) fn new(kind: Kind, message: impl Into<String>) -> Self {
         Self { kind, code: None, message: message.into() }
     }
 }
 
 /// What `error` means, that `connection` gave at `step`.
 #[must_use]
-pub fn sort(error: &Error, connection: Option<&Connection>, step: &str) -> Failure {
+pub(crate) fn sort(error: &Error, connection: Option<&Connection>, step: &str) -> Failure {
     let Some((code, message)) = code_of(error) else {
         // Values of a wrong type, rows that are missing: what SQLite returned cannot be.
         return Failure::Evidence(Finding::new(Kind::Corruption, format!("{step}: {error}")));
@@ -47,8 +47,8 @@ pub fn sort(error: &Error, connection: Option<&Connection>, step: &str) -> Failu
     let errno = connection.map_or(0, sys::system_errno);
     let out_of_space = matches!(errno, libc::ENOSPC | libc::EDQUOT);
     match code & 0xff {
-        ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED => Failure::Contention,
-        ffi::SQLITE_INTERRUPT => Failure::Contention,
+        // An interrupt is our own way to end a call.
+        ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED | ffi::SQLITE_INTERRUPT => Failure::Contention,
         ffi::SQLITE_FULL => Failure::DiskFull(step.to_owned()),
         ffi::SQLITE_IOERR | ffi::SQLITE_CANTOPEN if out_of_space => {
             Failure::DiskFull(format!("{step}, {}", codes::name(code)))
@@ -71,7 +71,7 @@ pub fn sort(error: &Error, connection: Option<&Connection>, step: &str) -> Failu
 
 /// The extended code and SQLite's message, of an error that has a code.
 #[must_use]
-pub fn code_of(error: &Error) -> Option<(i32, String)> {
+pub(super) fn code_of(error: &Error) -> Option<(i32, String)> {
     match error {
         Error::SqliteFailure(inner, message) => {
             let message = message.clone().unwrap_or_else(|| inner.to_string());

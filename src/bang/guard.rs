@@ -74,7 +74,7 @@ enum Header {
 }
 
 /// Checks the path, and removes what is there if the settings say so.
-pub fn admit(settings: &Settings) -> Result<Found, Refusal> {
+pub(super) fn admit(settings: &Settings) -> Result<Found, Refusal> {
     let directory = settings.directory();
     if !directory.is_dir() {
         return Err(Refusal::NoDirectory(directory.to_owned()));
@@ -135,7 +135,7 @@ fn writable(path: &Path) -> Result<(), Refusal> {
 }
 
 /// The files that belong to a database, itself last: a crash in between leaves it recognisable.
-pub fn files(path: &Path) -> [PathBuf; 4] {
+pub(super) fn files(path: &Path) -> [PathBuf; 4] {
     let sidecar = |suffix: &str| {
         let mut name = path.as_os_str().to_owned();
         name.push(suffix);

@@ -101,13 +101,8 @@ const DEFAULT: &[(u16, Operation)] = &[
     (4, CloseAll),
 ];
 
-const CLASSIC: &[(u16, Operation)] = &[
-    (900, Read),
-    (10, Write(Insert)),
-    (10, Write(Update)),
-    (1, Write(Delete)),
-    (1, Audit),
-];
+const CLASSIC: &[(u16, Operation)] =
+    &[(900, Read), (10, Write(Insert)), (10, Write(Update)), (1, Write(Delete)), (1, Audit)];
 
 impl Mix {
     fn weights(self) -> &'static [(u16, Operation)] {

@@ -4,7 +4,7 @@ use crate::rng::mix;
 
 /// A row as it is in the database.
 #[derive(Clone, Copy, Debug)]
-pub struct Row<'a> {
+pub(super) struct Row<'a> {
     /// Its key.
     pub key: i64,
     /// The indexed column.
@@ -18,7 +18,7 @@ pub struct Row<'a> {
 impl Row<'_> {
     /// The checksum over every column.
     #[must_use]
-    pub fn checksum(&self) -> i64 {
+    pub(super) fn checksum(&self) -> i64 {
         let columns = [self.key, self.bucket, self.writer].map(bits);
         let seed = columns.into_iter().fold(self.payload.len() as u64, mix);
         let (words, rest) = self.payload.as_chunks::<8>();
@@ -33,7 +33,7 @@ fn bits(number: i64) -> u64 {
 }
 
 /// Fills `buffer` with `length` bytes that follow from `stamp`.
-pub fn fill(buffer: &mut Vec<u8>, stamp: u64, length: usize) {
+pub(super) fn fill(buffer: &mut Vec<u8>, stamp: u64, length: usize) {
     buffer.clear();
     let mut state = stamp;
     while buffer.len() < length {

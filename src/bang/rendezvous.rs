@@ -10,7 +10,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 
 /// A meeting that is called now and then.
 #[derive(Debug)]
-pub struct Rendezvous {
+pub(super) struct Rendezvous {
     workers: usize,
     called: AtomicU64,
     here: Mutex<Here>,
@@ -26,27 +26,22 @@ struct Here {
 impl Rendezvous {
     /// For so many workers.
     #[must_use]
-    pub fn new(workers: usize) -> Self {
-        Self {
-            workers,
-            called: AtomicU64::new(0),
-            here: Mutex::default(),
-            arrived: Condvar::new(),
-        }
+    pub(super) fn new(workers: usize) -> Self {
+        Self { workers, called: AtomicU64::new(0), here: Mutex::default(), arrived: Condvar::new() }
     }
 
     /// Calls everybody.
-    pub fn call(&self) {
+    pub(super) fn call(&self) {
         self.called.fetch_add(1, Ordering::Relaxed);
     }
 
     /// How many meetings were called so far; a worker that knows of fewer should attend.
-    pub fn called(&self) -> u64 {
+    pub(super) fn called(&self) -> u64 {
         self.called.load(Ordering::Relaxed)
     }
 
     /// Waits, with the connection closed, until all are here, or not any longer.
-    pub fn attend(&self) {
+    pub(super) fn attend(&self) {
         let mut here = self.here.lock().unwrap_or_else(PoisonError::into_inner);
         here.waiting += 1;
         if here.waiting == self.workers {

@@ -9,7 +9,7 @@ use std::{env, fs, io};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
-use super::complaints::{Complaints, Hearer, say};
+use super::complaints::{Complaints, Detail, Hearer, say};
 use super::guard::{self, Refusal};
 use super::rendezvous::Rendezvous;
 use super::report::Report;
@@ -19,7 +19,7 @@ use super::watch::{self, Progress, Pulse};
 use super::worker::{Habit, Worker};
 use crate::history::{Header, Rotation, SCHEMA, Schema, Writer};
 use crate::ids::WorkerNumber;
-use crate::merge::Merger;
+use crate::merge::{Merger, Scope};
 use crate::rng::Stream;
 use crate::stop::Stop;
 use crate::sys::{self, CrashLine, Piece};
@@ -41,6 +41,8 @@ pub enum Output {
 pub struct Session {
     /// What goes to standard output.
     pub output: Output,
+    /// How much of a flood of complaints is printed.
+    pub detail: Detail,
     /// Whether the progress is shown on standard error.
     pub progress: Progress,
     /// The directory for the history, if one is to be kept in a file.
@@ -89,7 +91,7 @@ static STDERR_FD: AtomicI32 = AtomicI32::new(2);
 ///
 /// # Errors
 /// When it could not start; whatever goes wrong later is in the report.
-pub fn run(settings: Settings, session: Session) -> Result<Report, BangError> {
+pub fn run(settings: Settings, session: &Session) -> Result<Report, BangError> {
     settings.check()?;
     if let Some(directory) = &session.history {
         off_the_volume(directory, settings.directory())?;
@@ -97,15 +99,15 @@ pub fn run(settings: Settings, session: Session) -> Result<Report, BangError> {
     guard::admit(&settings)?;
     let start = Instant::now();
     let header = header(&settings);
-    let history = open_history(&header, &session)?;
-    if session.output == Output::Text {
-        if let Err(stop) = say(format_args!("{}", opening(&settings, &header))) {
-            return Ok(nothing_done(header, stop));
-        }
+    let history = open_history(&header, session)?;
+    if session.output == Output::Text
+        && let Err(stop) = say(format_args!("{}", opening(&settings, &header)))
+    {
+        return Ok(nothing_done(header, stop));
     }
     tell_of_crashes(&header, session.output);
     let until = settings.duration.map(|duration| start + duration);
-    let shared = Arc::new(share(settings, &session, history, start));
+    let shared = Arc::new(share(settings, session, history, start));
     let watch = watch::start(Arc::clone(&shared), session.progress);
     let workers = start_workers(&shared)?;
     let stop = wait(&session.stop.1, until);
@@ -134,10 +136,10 @@ fn nothing_done(header: Header, stop: Stop) -> Report {
 
 fn share(settings: Settings, session: &Session, history: Option<Writer>, start: Instant) -> Shared {
     let hearer = match session.output {
-        Output::Text => Hearer::Stdout,
+        Output::Text => Hearer::Stdout(session.detail),
         Output::Document | Output::Events => Hearer::Nobody,
     };
-    let mut merger = Merger::new();
+    let mut merger = Merger::new(Scope::Workers);
     let own = merger.replica(settings.replica.clone());
     let habits = (0..settings.workers).map(|number| habit(&settings, number));
     let meeting = habits.filter(|habit| *habit == Habit::Reopens).count();
@@ -197,8 +199,7 @@ fn join(shared: &Shared, workers: Vec<JoinHandle<()>>, stop: Stop) -> Stop {
     while workers.iter().any(|worker| !worker.is_finished()) && Instant::now() < until {
         thread::sleep(Duration::from_millis(2));
     }
-    let (done, stuck): (Vec<_>, Vec<_>) =
-        workers.into_iter().partition(JoinHandle::is_finished);
+    let (done, stuck): (Vec<_>, Vec<_>) = workers.into_iter().partition(JoinHandle::is_finished);
     if !stuck.is_empty() {
         tracing::warn!("{} workers are still in a call and were left behind", stuck.len());
     }

@@ -12,7 +12,7 @@ pub const SCHEMA_VERSION: i32 = 1;
 
 /// What a connection says that the file holds.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Holds {
+pub(crate) enum Holds {
     /// Our tables.
     Ours,
     /// Nothing at all.
@@ -36,7 +36,7 @@ const TABLES: &str = "
 ";
 
 /// What the file holds, in one snapshot if the connection is in a transaction.
-pub fn holds(connection: &Connection) -> rusqlite::Result<Holds> {
+pub(crate) fn holds(connection: &Connection) -> rusqlite::Result<Holds> {
     let number = |pragma| connection.query_row(pragma, [], |row| row.get::<_, i32>(0));
     let stamp = number("PRAGMA application_id")?;
     let version = number("PRAGMA user_version")?;
@@ -52,9 +52,11 @@ pub fn holds(connection: &Connection) -> rusqlite::Result<Holds> {
 ///
 /// It is done with a rollback journal, so that the stamp is in the file itself from its first
 /// moment on; in WAL mode it would stay in the WAL until a checkpoint.
-pub fn create(connection: &Connection, settings: &Settings) -> rusqlite::Result<Holds> {
+pub(super) fn create(connection: &Connection, settings: &Settings) -> rusqlite::Result<Holds> {
     connection.pragma_update(None, "page_size", settings.page_size)?;
-    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    // Compiling it is what sets it. Running it would also write a first page, one without our
+    // stamp, and whoever looked at the file then would take it for somebody else's.
+    drop(connection.prepare("PRAGMA auto_vacuum = INCREMENTAL")?);
     connection.execute_batch("BEGIN IMMEDIATE")?;
     let made = holds(connection).and_then(|found| {
         if found == Holds::Nothing {

@@ -20,7 +20,7 @@ use crate::stop::Stop;
 
 /// Counts of what was done.
 #[derive(Debug, Default)]
-pub struct Counters {
+pub(super) struct Counters {
     /// Acknowledged commits.
     pub commits: AtomicU64,
     /// Transactions tried.
@@ -31,7 +31,7 @@ pub struct Counters {
 
 /// Shared by all threads of a replica.
 #[derive(Debug)]
-pub struct Shared {
+pub(super) struct Shared {
     /// What to do.
     pub settings: Settings,
     /// When the replica started.
@@ -60,24 +60,24 @@ pub struct Shared {
 
 impl Shared {
     /// Microseconds since the start.
-    pub fn now_us(&self) -> u64 {
+    pub(super) fn now_us(&self) -> u64 {
         u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
     /// Whether everybody is to end.
-    pub fn stopping(&self) -> bool {
+    pub(super) fn stopping(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
 
     /// Everybody is to end, because of `reason`.
-    pub fn end(&self, reason: Stop) {
+    pub(super) fn end(&self, reason: Stop) {
         self.stop.store(true, Ordering::Relaxed);
         // A full channel holds an earlier reason, which is the better one.
         let _ = self.ending.try_send(reason);
     }
 
     /// Complains of a finding.
-    pub fn complain(
+    pub(super) fn complain(
         &self,
         worker: WorkerNumber,
         transaction: Option<Transaction>,
@@ -104,7 +104,7 @@ impl Shared {
     }
 
     /// Notes a COMMIT that returned, and complains if its version belongs to another worker.
-    pub fn committed(&self, commit: &Commit) {
+    pub(super) fn committed(&self, commit: &Commit) {
         if let Some(Err(error)) = self.history.as_ref().map(|history| history.commit(commit)) {
             self.end(super::complaints::broken(&error));
         }
@@ -119,18 +119,18 @@ impl Shared {
     }
 
     /// The newest version acknowledged so far.
-    pub fn newest(&self) -> Version {
+    pub(super) fn newest(&self) -> Version {
         Version(self.floor.load(Ordering::Acquire))
     }
 
     /// `version` was acknowledged.
-    pub fn acknowledged(&self, version: Version) {
+    pub(super) fn acknowledged(&self, version: Version) {
         self.floor.fetch_max(version.0, Ordering::AcqRel);
         self.counters.commits.fetch_add(1, Ordering::Relaxed);
     }
 
     /// What was done so far.
-    pub fn totals(&self) -> Totals {
+    pub(super) fn totals(&self) -> Totals {
         Totals {
             at: self.now_us(),
             commits: self.counters.commits.load(Ordering::Relaxed),

@@ -13,14 +13,14 @@ const REMEMBERED: usize = 4;
 
 /// A worker's knowledge of its row.
 #[derive(Clone, Debug)]
-pub struct Tally {
+pub(super) struct Tally {
     track: Track,
     failed: Vec<State>,
 }
 
 /// The row is not as it must be.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Surprise {
+pub(super) struct Surprise {
     /// What that means.
     pub kind: Kind,
     /// In words.
@@ -30,13 +30,13 @@ pub struct Surprise {
 impl Tally {
     /// Of a worker that has written nothing yet.
     #[must_use]
-    pub fn new(id: WorkerId) -> Self {
+    pub(super) fn new(id: WorkerId) -> Self {
         Self { track: Track::new(id), failed: Vec::new() }
     }
 
     /// Compares the row with what is known. After a surprise, what was found becomes what is
     /// known, so that one loss is told once.
-    pub fn look(&mut self, found: State) -> Result<(), Surprise> {
+    pub(super) fn look(&mut self, found: State) -> Result<(), Surprise> {
         if found == self.track.state || self.track.unknown.contains(&found) {
             return Ok(());
         }
@@ -73,7 +73,7 @@ impl Tally {
 
     /// The state that a commit on top of `found` leaves, when it makes `version`.
     #[must_use]
-    pub fn next(&self, found: State, version: Version) -> State {
+    pub(super) fn next(&self, found: State, version: Version) -> State {
         let id = u64::from_ne_bytes(self.track.id.0.to_ne_bytes());
         let chain = mix(mix(mix(id, found.chain), version.0), found.n);
         // 53 bits and never 0: see `State`.
@@ -81,18 +81,18 @@ impl Tally {
     }
 
     /// COMMIT returned success.
-    pub fn acknowledged(&mut self, state: State) {
+    pub(super) fn acknowledged(&mut self, state: State) {
         self.track.acknowledged(state);
         self.failed.clear();
     }
 
     /// COMMIT returned an error: it may be there or not.
-    pub fn may_be(&mut self, state: State) {
+    pub(super) fn may_be(&mut self, state: State) {
         self.track.may_be(state);
     }
 
     /// It was rolled back, and the rollback succeeded: it must not be there.
-    pub fn failed(&mut self, state: State) {
+    pub(super) fn failed(&mut self, state: State) {
         // The same state may have been tried before with an outcome that is not known.
         if self.track.unknown.contains(&state) {
             return;

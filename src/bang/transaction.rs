@@ -117,12 +117,7 @@ impl Worker {
     }
 
     /// Writes the version and the own row of the tally.
-    fn count(
-        &self,
-        connection: &Connection,
-        version: Version,
-        state: State,
-    ) -> Result<(), Fault> {
+    fn count(&self, connection: &Connection, version: Version, state: State) -> Result<(), Fault> {
         let sql = "UPDATE state SET version = ?1 WHERE id = 1";
         let changed = execute(connection, sql, [signed(version.0)]).at("writing the version")?;
         if changed != 1 {
@@ -150,9 +145,8 @@ impl Worker {
             self.shared.committed(&Commit { outcome: Outcome::Ok, ..commit });
             return Ok(());
         };
-        let busy = failure::code_of(&error).is_some_and(|(code, _)| {
-            matches!(code & 0xff, ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED)
-        });
+        let busy = failure::code_of(&error)
+            .is_some_and(|(code, _)| matches!(code & 0xff, ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED));
         // Busy and still in the transaction: nothing was committed, and the rollback says so.
         if busy && !connection.is_autocommit() && run(connection, "ROLLBACK", ()).is_ok() {
             self.tally.failed(commit.state);
@@ -163,11 +157,7 @@ impl Worker {
         Err(Fault::Sqlite(error, "COMMIT"))
     }
 
-    fn checkpoint(
-        &mut self,
-        connection: &Connection,
-        checkpoint: Checkpoint,
-    ) -> Result<(), Fault> {
+    fn checkpoint(&mut self, connection: &Connection, checkpoint: Checkpoint) -> Result<(), Fault> {
         use std::sync::atomic::Ordering;
         let mut statement = connection.prepare_cached(checkpoint.sql()).at("a checkpoint")?;
         let busy: i64 = statement.query_row((), |row| row.get(0)).at("a checkpoint")?;
@@ -216,9 +206,7 @@ impl Worker {
                    (SELECT n FROM tally WHERE id = ?1), (SELECT chain FROM tally WHERE id = ?1)";
         let mut statement = prepare(connection, sql).at(STEP)?;
         let numbers: [Option<i64>; 4] = statement
-            .query_row([self.id.0], |row| {
-                Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?])
-            })
+            .query_row([self.id.0], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?]))
             .at(STEP)?;
         let [version, sum, n, chain] = numbers.map(|number| number.map(u64::try_from));
         let impossible = |what: &str| {

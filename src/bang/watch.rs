@@ -33,20 +33,20 @@ pub enum Progress {
 
 /// Since when a worker has been in a call.
 #[derive(Debug, Default)]
-pub struct Pulse {
+pub(super) struct Pulse {
     /// Goes up with each call; even while the worker is in none.
     beat: AtomicU64,
 }
 
 impl Pulse {
     /// The worker enters its next call.
-    pub fn enter(&self) {
+    pub(super) fn enter(&self) {
         self.beat.fetch_add(2, Ordering::Relaxed);
         self.beat.fetch_or(1, Ordering::Relaxed);
     }
 
     /// The worker is in no call.
-    pub fn leave(&self) {
+    pub(super) fn leave(&self) {
         self.beat.fetch_and(!1, Ordering::Relaxed);
     }
 
@@ -65,7 +65,7 @@ struct Known {
 }
 
 /// Starts watching, until the replica ends.
-pub fn start(shared: Arc<Shared>, progress: Progress) -> thread::JoinHandle<()> {
+pub(super) fn start(shared: Arc<Shared>, progress: Progress) -> thread::JoinHandle<()> {
     thread::spawn(move || {
         let mut known = vec![Known::default(); shared.pulses.len()];
         let mut line = Line::new(progress);
@@ -129,19 +129,19 @@ impl Line {
             totals.evidence,
         );
         self.commits = totals.commits;
-        self.write(&if self.terminal { format!("\r\x1b[K{text}") } else { format!("{text}\n") });
+        write(&if self.terminal { format!("\r\x1b[K{text}") } else { format!("{text}\n") });
     }
 
     fn finish(&self) {
         if self.progress == Progress::Show && self.terminal {
-            self.write("\r\x1b[K");
+            write("\r\x1b[K");
         }
     }
+}
 
-    fn write(&self, text: &str) {
-        // Progress that nobody can see is no reason to end.
-        let _ = std::io::stderr().lock().write_all(text.as_bytes());
-    }
+fn write(text: &str) {
+    // Progress that nobody can see is no reason to end.
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }
 
 #[cfg(test)]

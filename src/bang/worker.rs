@@ -20,7 +20,7 @@ use crate::sys;
 
 /// Whether a worker lets go of its connection now and then.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Habit {
+pub(super) enum Habit {
     /// It keeps it for the whole run, unless something breaks.
     Keeps,
     /// It closes and reopens it.
@@ -29,7 +29,7 @@ pub enum Habit {
 
 /// One worker and what it knows.
 #[derive(Debug)]
-pub struct Worker {
+pub(super) struct Worker {
     pub(super) shared: Arc<Shared>,
     pub(super) number: WorkerNumber,
     pub(super) id: WorkerId,
@@ -51,7 +51,7 @@ pub struct Worker {
 
 /// Why an operation was given up.
 #[derive(Debug)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// SQLite returned an error at this step.
     Sqlite(rusqlite::Error, &'static str),
     /// What was read cannot be.
@@ -59,7 +59,7 @@ pub enum Fault {
 }
 
 /// Adds to an error where it came from.
-pub trait At<T> {
+pub(super) trait At<T> {
     /// Names the step that failed.
     fn at(self, step: &'static str) -> Result<T, Fault>;
 }
@@ -79,7 +79,11 @@ enum After {
 
 impl Worker {
     /// A worker with a tally row of its own.
-    pub fn new(shared: Arc<Shared>, number: WorkerNumber, habit: Habit) -> std::io::Result<Self> {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        number: WorkerNumber,
+        habit: Habit,
+    ) -> std::io::Result<Self> {
         let random = sys::random_u64()? >> 11;
         let id = WorkerId(i64::try_from(random.max(1)).unwrap_or(1));
         let rng = Stream::worker(shared.settings.seed, &shared.settings.replica, number);
@@ -101,7 +105,7 @@ impl Worker {
     }
 
     /// Works until the replica is to end.
-    pub fn run(mut self) {
+    pub(super) fn run(mut self) {
         sys::name_thread(self.number.0);
         let _ends_all = EndsAll(Arc::clone(&self.shared));
         self.announce();
@@ -176,7 +180,7 @@ impl Worker {
                 Some(connection)
             }
             Err(OpenError::Sqlite(error, connection)) => {
-                let failure = failure::sort(&error, connection.as_ref(), "opening the database");
+                let failure = failure::sort(&error, connection.as_deref(), "opening the database");
                 drop(connection);
                 if self.suffer(failure) == After::GoOn {
                     // Contention: make room for whoever is creating or converting the database.

@@ -16,7 +16,7 @@ pub fn main() -> ExitCode {
     stop::hold_signals();
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(|place| format!(" at {place}")).unwrap_or_default();
-        let text = panic.payload_as_str().unwrap_or("no message");
+        let text = message(panic.payload());
         complain(&format!("internal fault{place}: {text}; please report it"));
     }));
     let exit = std::panic::catch_unwind(|| {
@@ -28,6 +28,11 @@ pub fn main() -> ExitCode {
         execute(cli.command).unwrap_or_else(|error| failed(&error))
     });
     exit.unwrap_or(Exit::Internal).code()
+}
+
+fn message(payload: &dyn std::any::Any) -> &str {
+    let text = payload.downcast_ref::<&str>().copied();
+    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }
 
 fn execute(command: Command) -> anyhow::Result<Exit> {
@@ -49,26 +54,29 @@ fn parse_error(error: &clap::Error) -> Exit {
 }
 
 fn failed(error: &anyhow::Error) -> Exit {
-    let broken_pipe = error
-        .chain()
-        .filter_map(|cause| cause.downcast_ref::<io::Error>())
-        .any(|cause| cause.kind() == io::ErrorKind::BrokenPipe);
-    if broken_pipe {
+    let bang = error.downcast_ref::<BangError>();
+    let pipe = match bang {
+        Some(BangError::History(_, cause)) => Some(cause),
+        _ => error.downcast_ref::<io::Error>(),
+    };
+    if pipe.is_some_and(|cause| cause.kind() == io::ErrorKind::BrokenPipe) {
         // Whoever read the output has seen enough.
         return Exit::Clean;
     }
-    complain(&format!("{error:#}"));
-    match error.downcast_ref::<BangError>() {
+    match bang {
+        // Its messages name the cause themselves.
+        Some(bang) => complain(&bang.to_string()),
+        None => complain(&format!("{error:#}")),
+    }
+    match bang {
         Some(
             BangError::History(..)
             | BangError::Start(_)
             | BangError::DiskFull(..)
             | BangError::Create(..),
         ) => Exit::Unable,
-        Some(BangError::Settings(_) | BangError::Refused(_) | BangError::HistoryOnVolume(_)) => {
-            Exit::Usage
-        }
-        None => Exit::Usage,
+        Some(BangError::Settings(_) | BangError::Refused(_) | BangError::HistoryOnVolume(_))
+        | None => Exit::Usage,
     }
 }
 

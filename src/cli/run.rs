@@ -7,7 +7,8 @@ use clap::Args;
 
 use super::program;
 use crate::bang::{
-    self, Existing, JournalMode, Mix, Output, Progress, Report, Session, Settings, Synchronous,
+    self, Detail, Existing, JournalMode, Mix, Output, Progress, Report, Session, Settings,
+    Synchronous,
 };
 use crate::exit::Exit;
 use crate::history::Rotation;
@@ -51,7 +52,7 @@ pub struct RunArgs {
 /// What the workers do.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Workload")]
-pub struct WorkloadArgs {
+pub(super) struct WorkloadArgs {
     /// Threads, each with its own connection
     #[arg(short, long, default_value_t = 4, value_name = "N")]
     pub workers: u32,
@@ -98,7 +99,7 @@ struct OutputArgs {
     #[arg(short, long)]
     progress: bool,
 
-    /// Say what is going on, and a summary at the end
+    /// Print every complaint, not only the first of each kind, and a summary at the end
     #[arg(short, long)]
     verbose: bool,
 
@@ -130,7 +131,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 
 impl WorkloadArgs {
     /// The settings of a replica that bangs on `path` like this.
-    pub fn settings(
+    pub(super) fn settings(
         &self,
         path: PathBuf,
         replica: ReplicaName,
@@ -172,17 +173,18 @@ pub(super) fn execute(args: RunArgs) -> anyhow::Result<Exit> {
             (_, true) => Output::Events,
             _ => Output::Text,
         },
+        detail: if output.verbose { Detail::All } else { Detail::First },
         progress: if output.progress { Progress::Show } else { Progress::Hide },
         history: output.out.clone(),
         rotation: Rotation::default(),
         stop,
     };
     let path = settings.path.clone();
-    let report = bang::run(settings, session)?;
+    let report = bang::run(settings, &session)?;
     tell(&report, &output)?;
     match &report.stop {
-        Stop::DiskFull(step) => program::complain(&format!(
-            "{}: the disk is full ({step}); make room and try again",
+        Stop::DiskFull(call) => program::complain(&format!(
+            "{}: the disk is full ({call}); make room and try again",
             path.display()
         )),
         Stop::History(why) => program::complain(&format!(

@@ -233,3 +233,53 @@ impl Raw {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEADER: &str = r#"{"schema":{"name":"walbanger-history","version":1},"walbanger":"0","sqlite":"3","kernel":"6","command":"run","seed":1,"replica":"a","pid":1,"host":"h","boot":"b","start_us":1,"start_unix_us":2,"settings":{}}"#;
+    const COMMIT: &str = r#"{"k":"commit","w":0,"n":1,"c":2,"v":3,"b":4,"e":5,"o":"ok"}"#;
+
+    fn read(text: &str) -> Result<(Vec<Event>, bool), HistoryError> {
+        let mut reader = Reader::new(text.as_bytes(), "x.jsonl")?;
+        let events = reader.by_ref().collect::<Result<_, _>>()?;
+        Ok((events, reader.torn()))
+    }
+
+    #[test]
+    fn a_torn_last_line_is_left_out_wherever_it_was_cut() {
+        for cut in 1..COMMIT.len() {
+            let text = format!("{HEADER}\n{COMMIT}\n{}", &COMMIT[..cut]);
+            let (events, torn) = read(&text).unwrap();
+            assert_eq!((events.len(), torn), (1, true), "{cut}");
+        }
+        assert!(!read(&format!("{HEADER}\n{COMMIT}\n")).unwrap().1);
+    }
+
+    #[test]
+    fn a_foreign_line_is_named_by_file_and_number() {
+        for foreign in ["hello", "{}", r#"{"k":"other"}"#, r#"{"k":"commit","w":0}"#, ""] {
+            let error = read(&format!("{HEADER}\n{COMMIT}\n{foreign}\n")).unwrap_err();
+            let text = error.to_string();
+            assert!(text.starts_with("x.jsonl:3: not a line of"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_header_is_needed_and_checked() {
+        assert!(matches!(read(""), Err(HistoryError::Empty { .. })));
+        assert!(matches!(read("{\"schema\""), Err(HistoryError::Empty { .. })), "torn");
+        assert!(read(&format!("{COMMIT}\n")).unwrap_err().to_string().starts_with("x.jsonl:1:"));
+        let other = HEADER.replace("walbanger-history", "other");
+        assert!(read(&format!("{other}\n")).unwrap_err().to_string().contains("schema is"));
+        let newer = HEADER.replace(r#""version":1}"#, r#""version":2}"#);
+        assert!(read(&format!("{newer}\n")).unwrap_err().to_string().contains("version 2"));
+    }
+
+    #[test]
+    fn fields_that_a_later_version_adds_are_ignored() {
+        let more = COMMIT.replace(r#""o":"ok""#, r#""o":"ok","new":[1]"#);
+        assert_eq!(read(&format!("{HEADER}\n{more}\n")).unwrap().0.len(), 1);
+    }
+}

@@ -261,3 +261,91 @@ impl Event {
         Ok(line)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::BufReader;
+
+    use super::super::{Reader, Schema, State};
+    use super::*;
+    use crate::ids::{ReplicaName, Seed, Version, WorkerId};
+
+    static FD: AtomicI32 = AtomicI32::new(-1);
+
+    fn header() -> Header {
+        Header {
+            schema: Schema::first(super::super::SCHEMA),
+            walbanger: "0".to_owned(),
+            sqlite: "3".to_owned(),
+            kernel: "6".to_owned(),
+            command: "run".to_owned(),
+            seed: Seed(1),
+            replica: ReplicaName::tidy("a"),
+            pid: 1,
+            host: "h".to_owned(),
+            boot: "b".to_owned(),
+            start_us: 5,
+            start_unix_us: 6,
+            settings: serde_json::json!({ "workers": 2 }),
+        }
+    }
+
+    fn mark(state: State, acked: u64) -> WorkerMark {
+        WorkerMark { worker: 0, id: WorkerId(9), at: 3, state, acked, lost: 0 }
+    }
+
+    fn commit(n: u64) -> Commit {
+        let state = State { n, chain: n + 100 };
+        let outcome = if n.is_multiple_of(7) { Outcome::Unknown } else { Outcome::Ok };
+        Commit { worker: 0, state, version: Version(n), begin: n, end: n + 1, outcome }
+    }
+
+    fn events(path: &Path) -> Vec<Event> {
+        let file = BufReader::new(File::open(path).unwrap());
+        let reader = Reader::new(file, "x").unwrap();
+        assert_eq!(reader.header(), &header());
+        reader.map(Result::unwrap).collect()
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let rotation = Rotation::default();
+        let writer = Writer::to_directory(header(), directory.path(), rotation, &FD).unwrap();
+        writer.worker(mark(State::default(), 0)).unwrap();
+        writer.commit(&commit(1)).unwrap();
+        writer.commit(&commit(7)).unwrap();
+        let totals = Totals { at: 9, commits: 1, transactions: 2, busy: 3, evidence: 4 };
+        writer.end(&totals).unwrap();
+        let expected = [
+            Event::Worker(mark(State::default(), 0)),
+            Event::Commit(commit(1)),
+            Event::Commit(commit(7)),
+            Event::End(totals),
+        ];
+        let path = directory.path().join("replica-a.jsonl");
+        assert_eq!(events(&path), expected);
+        let lines = expected.iter().flat_map(|event| event.to_line().unwrap());
+        assert!(fs::read(path).unwrap().ends_with(&lines.collect::<Vec<u8>>()));
+    }
+
+    #[test]
+    fn a_long_history_stays_bounded_and_the_last_part_says_where_the_workers_were() {
+        let directory = tempfile::tempdir().unwrap();
+        let rotation = Rotation { bytes: 2000, keep: 2 };
+        let writer = Writer::to_directory(header(), directory.path(), rotation, &FD).unwrap();
+        writer.worker(mark(State::default(), 0)).unwrap();
+        let many: Vec<_> = (1..=200).filter(|n| n % 7 != 0).map(commit).collect();
+        for commit in &many {
+            writer.commit(commit).unwrap();
+        }
+        let mut names: Vec<_> = directory.path().read_dir().unwrap().flatten().collect();
+        names.sort_by_key(std::fs::DirEntry::path);
+        assert_eq!(names.len(), 3);
+        assert!(names.iter().all(|name| name.metadata().unwrap().len() < 2200));
+        let last = events(&directory.path().join("replica-a.jsonl"));
+        let Event::Worker(mark) = &last[0] else { panic!("{:?}", last[0]) };
+        let after = last.len() as u64 - 1;
+        assert_eq!(mark.acked + after, many.len() as u64);
+    }
+}

@@ -1,0 +1,89 @@
+//! What `walbanger run` refuses: one line, status 2, and nothing touched.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::Path;
+use std::process::Output;
+
+use crate::util::{Place, stderr, stdout, walbanger};
+
+fn assert_refused(output: &Output, word: &str) {
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(stdout(output).is_empty(), "{output:?}");
+    let lines = stderr(output);
+    assert_eq!(lines.len(), 1, "{lines:#?}");
+    assert!(lines[0].starts_with("walbanger: ") && lines[0].contains(word), "{}", lines[0]);
+    assert!(lines[0].matches("os error").count() < 2, "the cause twice: {}", lines[0]);
+}
+
+#[test]
+fn files_that_are_not_ours_are_never_touched() {
+    let place = Place::new();
+    let foreign = rusqlite::Connection::open(place.database()).unwrap();
+    foreign.execute_batch("CREATE TABLE mine (x); INSERT INTO mine VALUES (1)").unwrap();
+    drop(foreign);
+    let text = place.path().join("notes.txt");
+    fs::write(&text, "dear diary").unwrap();
+    for (path, word) in [(place.database(), "did not make"), (text, "not an SQLite database")] {
+        let before = fs::read(&path).unwrap();
+        for reset in ["--duration=1s", "--reset"] {
+            let run = walbanger().arg("run").arg(&path).arg(reset).output().unwrap();
+            assert_refused(&run, word);
+        }
+        assert_eq!(fs::read(&path).unwrap(), before);
+    }
+    assert_eq!(place.path().read_dir().unwrap().count(), 2, "nothing was added");
+}
+
+#[test]
+fn paths_that_are_no_files_are_refused() {
+    let place = Place::new();
+    let run = |path: &Path| walbanger().arg("run").arg(path).output().unwrap();
+    assert_refused(&run(place.path()), "not a regular file");
+    assert_refused(&run(&place.path().join("none/x.db")), "no such directory");
+    fs::write(place.path().join("file"), "").unwrap();
+    assert_refused(&run(&place.path().join("file/x.db")), "no such directory");
+    assert_refused(&run(Path::new("/dev/null")), "not a regular file");
+    symlink("loop", place.path().join("loop")).unwrap();
+    assert_refused(&run(&place.path().join("loop")), "cannot be read");
+}
+
+#[test]
+fn an_empty_file_is_a_fresh_database() {
+    let place = Place::new();
+    fs::write(place.database(), "").unwrap();
+    assert_eq!(place.run("--duration 1s").status.code(), Some(0));
+}
+
+#[test]
+fn a_history_on_the_volume_under_test_is_refused() {
+    let place = Place::new();
+    for directory in ["", "deep/er"] {
+        let out = place.path().join(directory);
+        let output = place.run(&format!("--duration 1s --out {}", out.display()));
+        assert_refused(&output, "must not be in the database's directory");
+    }
+    assert_eq!(place.path().read_dir().unwrap().count(), 0);
+}
+
+#[test]
+fn a_directory_that_cannot_be_written_is_refused() {
+    let place = Place::new();
+    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o555)).unwrap();
+    let output = if nix::unistd::geteuid().is_root() {
+        // Root may write anywhere, so become nobody; the program must be reachable for it.
+        let program = place.path().join("../walbanger-for-nobody");
+        let program = program.with_extension(std::process::id().to_string());
+        fs::copy(assert_cmd::cargo::cargo_bin("walbanger"), &program).unwrap();
+        let output = std::process::Command::new("setpriv")
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+            .arg(&program)
+            .args(place.args("--duration 1s"))
+            .output();
+        fs::remove_file(&program).unwrap();
+        output.unwrap()
+    } else {
+        place.run("--duration 1s")
+    };
+    assert_refused(&output, "cannot be written");
+}

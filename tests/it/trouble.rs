@@ -1,0 +1,152 @@
+//! `walbanger run` when something is wrong: it must say so, and say what.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt as _;
+use std::os::unix::process::ExitStatusExt as _;
+
+use serde_json::Value;
+
+use crate::util::{Place, Replica, stderr, stdout};
+
+/// Fills the database, then overwrites its middle with garbage.
+fn damaged() -> Place {
+    let place = Place::new();
+    assert_eq!(place.run("--duration 1s").status.code(), Some(0));
+    let file = File::options().write(true).open(place.database()).unwrap();
+    let length = file.metadata().unwrap().len();
+    assert!(length > 20_000, "too small to damage: {length}");
+    for at in (10_000..length - 1024).step_by(1024) {
+        file.write_all_at(&[0xa5; 512], at).unwrap();
+    }
+    place
+}
+
+#[test]
+fn planted_damage_is_complained_of_by_code_and_name() {
+    let output = damaged().run("--duration 2s");
+    let lines = stdout(&output);
+    assert_eq!(output.status.code(), Some(1), "{lines:#?}");
+    let named = lines.iter().any(|line| line.contains(": error 11 SQLITE_CORRUPT ("));
+    assert!(named, "{lines:#?}");
+    assert!(lines.iter().any(|line| line.contains("pieces of evidence")), "a summary");
+}
+
+#[test]
+fn the_document_lists_the_evidence() {
+    let output = damaged().run("--duration 2s --json --replica r1");
+    assert_eq!(output.status.code(), Some(1));
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let evidence = document["evidence"].as_array().unwrap();
+    let error = evidence.iter().find(|item| item["kind"] == "error").unwrap();
+    assert!(error["code"].is_i64() && error["at"].is_f64() && error["worker"].is_u64());
+    assert!(error["name"].as_str().unwrap().starts_with("SQLITE_"));
+    assert_eq!(error["replica"], "r1");
+    assert!(document["kinds"]["error"].as_u64().unwrap() > 0);
+}
+
+#[test]
+fn commits_that_are_taken_away_are_missed_at_once() {
+    let place = Place::new();
+    let mut replica = place.start("--replica r1");
+    let behind = rusqlite::Connection::open(place.database()).unwrap();
+    behind.busy_timeout(std::time::Duration::from_secs(30)).unwrap();
+    crate::util::until("acknowledged commits", || {
+        let sum = "SELECT coalesce(sum(n), 0) FROM tally";
+        behind.query_row(sum, (), |row| row.get::<_, i64>(0)).is_ok_and(|sum| sum > 50)
+    });
+    behind.execute("DELETE FROM tally", ()).unwrap();
+    let line = replica.until("lost commit");
+    assert!(line.contains("replica r1 worker") && line.contains("are gone"), "{line}");
+}
+
+#[test]
+fn a_database_that_goes_back_in_time_is_noticed() {
+    let place = Place::new();
+    let mut replica = place.start("");
+    let behind = rusqlite::Connection::open(place.database()).unwrap();
+    behind.busy_timeout(std::time::Duration::from_secs(30)).unwrap();
+    crate::util::until("some versions", || {
+        let version = behind.query_row("SELECT version FROM state", (), |row| row.get::<_, i64>(0));
+        version.is_ok_and(|version| version > 50)
+    });
+    behind.execute("UPDATE state SET version = version - 20", ()).unwrap();
+    replica.until("time travel");
+    replica.until("fork: version");
+}
+
+#[test]
+fn a_row_that_changed_by_itself_is_noticed() {
+    let place = Place::new();
+    assert_eq!(place.run("--duration 1s").status.code(), Some(0));
+    let behind = rusqlite::Connection::open(place.database()).unwrap();
+    behind.execute("UPDATE entry SET writer = writer + 1", ()).unwrap();
+    drop(behind);
+    let output = place.run("--duration 2s");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stdout(&output).iter().any(|line| line.contains("wrong checksum")));
+}
+
+#[test]
+fn a_full_disk_is_said_to_be_full_and_blames_nobody() {
+    for mode in ["wal", "delete"] {
+        let place = Place::new();
+        let script = "mount -t tmpfs -o size=400k none \"$1\" && shift && exec \"$@\"";
+        let output = std::process::Command::new("unshare")
+            .args(["--map-root-user", "--mount", "sh", "-c", script, "sh"])
+            .arg(place.path())
+            .arg(assert_cmd::cargo::cargo_bin("walbanger"))
+            .args(place.args(&format!("--duration 50s --journal-mode {mode}")))
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(3), "{mode}: {output:?}");
+        assert_eq!(stdout(&output).len(), 1, "{mode}: {output:?}");
+        let lines = stderr(&output);
+        assert!(lines.len() == 1 && lines[0].contains("the disk is full"), "{lines:#?}");
+    }
+}
+
+#[test]
+fn sidecar_files_removed_under_live_replicas_give_evidence() {
+    let place = Place::new();
+    let mut replicas = [place.start(""), place.start("")];
+    // A replica that happens to have everything closed sees nothing wrong: take away again.
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                for suffix in ["-wal", "-shm"] {
+                    let _ = fs::remove_file(place.sidecar(suffix));
+                }
+                std::thread::sleep(std::time::Duration::from_millis(100));
+            }
+        });
+        assert!(replicas[0].line().is_some(), "no evidence");
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn a_mapping_that_shrinks_kills_and_the_last_line_says_so() {
+    let place = Place::new();
+    let mut replica: Replica = place.start("--events");
+    replica.until(r#""k":"commit""#);
+    let shrink = || {
+        if let Ok(file) = File::options().write(true).open(place.sidecar("-shm")) {
+            file.set_len(3).unwrap();
+        }
+    };
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let ended = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                shrink();
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+        });
+        let line = replica.until(r#""kind":"crash""#);
+        assert!(line.contains("SIGBUS"), "{line}");
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        replica.finish()
+    });
+    assert_eq!(ended.status.signal(), Some(nix::libc::SIGBUS));
+}
