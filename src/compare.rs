@@ -206,7 +206,7 @@ struct Stage<'a> {
     run: String,
     // Dropped last, in this order: the one on the volume, then the one that holds the views.
     _on_volume: Option<Workplace>,
-    place: Workplace,
+    _place: Workplace,
 }
 
 impl<'a> Stage<'a> {
@@ -227,7 +227,7 @@ impl<'a> Stage<'a> {
             .map(|number| directory(&place, &format!("view{number}")))
             .collect::<Result<_, _>>()?;
         let run = format!("walbanger-{}", std::process::id());
-        Ok(Self { config, views, volume, results, run, _on_volume: on_volume, place })
+        Ok(Self { config, views, volume, results, run, _on_volume: on_volume, _place: place })
     }
 
     /// Checks the clean views. Where several views cannot share memory, all replicas get one.

@@ -15,11 +15,18 @@ pub struct ReplicaIndex(u32);
 /// Who was acknowledged what, for the newest versions.
 #[derive(Debug)]
 pub struct Merger {
-    replicas: Vec<ReplicaName>,
+    replicas: Vec<Replica>,
     /// A ring: version `v` lives at `v` modulo the length, which is a power of two.
     slots: Vec<Slot>,
     window: usize,
     scope: Scope,
+}
+
+#[derive(Debug)]
+struct Replica {
+    name: ReplicaName,
+    /// When it started, microseconds on the machine's monotonic clock.
+    start_us: u64,
 }
 
 /// Between whom forks are looked for.
@@ -57,9 +64,10 @@ impl Merger {
         Self { replicas: Vec::new(), slots, window, scope }
     }
 
-    /// Adds a replica.
-    pub fn replica(&mut self, name: ReplicaName) -> ReplicaIndex {
-        self.replicas.push(name);
+    /// Adds a replica that started at `start_us`, as its history's header says. Evidence carries
+    /// times since the first start; where the replicas share no clock they mean little.
+    pub fn replica(&mut self, name: ReplicaName, start_us: u64) -> ReplicaIndex {
+        self.replicas.push(Replica { name, start_us });
         ReplicaIndex(u32::try_from(self.replicas.len() - 1).unwrap_or(u32::MAX))
     }
 
@@ -110,8 +118,12 @@ impl Merger {
     }
 
     fn fork(&self, first: Slot, second: Slot) -> Evidence {
-        let name = |slot: Slot| &self.replicas[slot.replica as usize];
-        let seconds = |slot: Slot| std::time::Duration::from_micros(slot.end).as_secs_f64();
+        let name = |slot: Slot| &self.replicas[slot.replica as usize].name;
+        let zero = self.replicas.iter().map(|replica| replica.start_us).min().unwrap_or(0);
+        let seconds = |slot: Slot| {
+            let start = self.replicas[slot.replica as usize].start_us - zero;
+            std::time::Duration::from_micros(start + slot.end).as_secs_f64()
+        };
         Evidence {
             kind: Kind::Fork,
             code: None,
@@ -157,7 +169,7 @@ mod tests {
 
     fn merger(window: usize) -> (Merger, [ReplicaIndex; 3]) {
         let mut merger = Merger::with_window(Scope::Workers, window);
-        let replicas = ["a", "b", "c"].map(|n| merger.replica(ReplicaName::new(n).unwrap()));
+        let replicas = ["a", "b", "c"].map(|n| merger.replica(ReplicaName::new(n).unwrap(), 0));
         (merger, replicas)
     }
 
@@ -177,7 +189,7 @@ mod tests {
     #[test]
     fn replicas_tell_of_their_own_forks() {
         let mut merger = Merger::new(Scope::Replicas);
-        let [a, b] = ["a", "b"].map(|n| merger.replica(ReplicaName::new(n).unwrap()));
+        let [a, b] = ["a", "b"].map(|n| merger.replica(ReplicaName::new(n).unwrap(), 0));
         assert_eq!(merger.commit(a, &commit(0, 1, Outcome::Ok)), None);
         assert_eq!(merger.commit(a, &commit(1, 1, Outcome::Ok)), None);
         assert!(merger.commit(b, &commit(1, 1, Outcome::Ok)).is_some());

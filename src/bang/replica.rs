@@ -140,7 +140,7 @@ fn share(settings: Settings, session: &Session, history: Option<Writer>, start: 
         Output::Document | Output::Events => Hearer::Nobody,
     };
     let mut merger = Merger::new(Scope::Workers);
-    let own = merger.replica(settings.replica.clone());
+    let own = merger.replica(settings.replica.clone(), 0);
     let habits = (0..settings.workers).map(|number| habit(&settings, number));
     let meeting = habits.filter(|habit| *habit == Habit::Reopens).count();
     Shared {

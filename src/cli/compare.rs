@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use walbanger_fuse::DoubleGrant;
 
 use super::faults::{FaultArgs, ViewArgs};
 use super::mount::tell_double_grant;
@@ -290,17 +291,20 @@ fn faults(comparison: &Comparison) -> String {
     sums.iter().map(line).collect()
 }
 
-/// The first lie of the first trial that shows evidence, beside the first symptom.
+/// A lie of the first trial that shows evidence, beside the first symptom.
 fn first_cause(comparison: &Comparison) -> Option<String> {
     let arm = comparison.arm(ArmName::Faulted)?;
     let trial = arm.trial.iter().find(|trial| trial.has_evidence())?;
     let mount = trial.mount.as_ref()?;
-    let cause = mount.first_double_grants.first()?;
     let symptom = trial.evidence.first()?;
+    // The last lie before the symptom is not always its cause, but nobody knows a better one.
+    let before = |grant: &&DoubleGrant| grant.at - trial.started <= symptom.at;
+    let grants = &mount.first_double_grants;
+    let cause = grants.iter().rfind(before).or(grants.first())?;
     Some(format!(
-        "Trial {}: {}.\n  First symptom: {symptom}",
+        "Trial {}, seconds since its first replica started:\n  {}\n  {symptom}",
         trial.trial,
-        tell_double_grant(cause, mount.started)
+        tell_double_grant(cause, trial.started)
     ))
 }
 

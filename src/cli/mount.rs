@@ -204,7 +204,7 @@ fn summary(report: &Report) -> String {
     if let Some(first) = report.first_double_grants.first() {
         let _ = write!(
             text,
-            "\nLedger: {} times a lock was promised to two owners at once; first {}.",
+            "\nLedger: {} times a lock was promised to two owners at once; first:\n  {}.",
             report.double_grants,
             tell_double_grant(first, report.started)
         );
@@ -218,7 +218,7 @@ pub(super) fn tell_double_grant(found: &DoubleGrant, start: f64) -> String {
     let lock = lock.clone().unwrap_or_else(|| format!("bytes {}..={}", bytes.0, bytes.1));
     let rule = rule.as_deref().unwrap_or("no rule: a fault of walbanger's own");
     format!(
-        "at {:.3} s: view {granted_to_view} was granted {lock} of {file} while view \
+        "{:.3}s view {granted_to_view} was granted {lock} of {file} while view \
          {held_by_view} held it ({rule})",
         at - start
     )

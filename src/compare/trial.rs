@@ -20,7 +20,7 @@ use crate::evidence::{Evidence, Kind};
 use crate::history::{Event, Header};
 use crate::ids::{ReplicaName, Seed};
 use crate::judge::{Ledger, Request, Verdict};
-use crate::merge::{Merger, ReplicaIndex};
+use crate::merge::{Merger, ReplicaIndex, Scope};
 use crate::rng::mix;
 use crate::stop::Stop;
 
@@ -43,6 +43,9 @@ pub struct Trial {
     pub trial: u32,
     /// The seed of the workload and the faults.
     pub seed: Seed,
+    /// When the first replica started, in seconds on the machine's monotonic clock; the times of
+    /// all evidence count from here.
+    pub started: f64,
     /// From the start of the first replica to the end of the last.
     pub seconds: f64,
     /// Commits that were acknowledged.
@@ -144,7 +147,8 @@ struct Crew<'a> {
     /// When the first replica started, on the machine's monotonic clock, in microseconds.
     zero_us: Option<u64>,
     started: Instant,
-    findings: Vec<Found>,
+    /// Times are seconds since each replica's start; [`Crew::result`] brings them to one clock.
+    findings: Vec<(Clock, Evidence)>,
     transactions: u64,
     busy: u64,
     last_us: u64,
@@ -163,9 +167,13 @@ struct Member {
     crashed: bool,
 }
 
-struct Found {
-    at: f64,
-    evidence: Evidence,
+/// What the time of a finding counts from.
+#[derive(Clone, Copy)]
+enum Clock {
+    /// The start of the first replica.
+    Trial,
+    /// The start of this one.
+    Replica(usize),
 }
 
 impl<'a> Crew<'a> {
@@ -189,7 +197,7 @@ impl<'a> Crew<'a> {
             settings: settings.clone(),
             daemon,
             replicas: (1..=place.config.replicas).map(member).collect(),
-            merger: Merger::new(),
+            merger: Merger::new(Scope::Replicas),
             ledger: Ledger::default(),
             zero_us: None,
             started: now,
@@ -280,7 +288,8 @@ impl<'a> Crew<'a> {
         let member = &mut self.replicas[index];
         member.start_us = header.start_us;
         if member.merged.is_none() {
-            member.merged = Some(self.merger.replica(member.name.clone()));
+            let merged = self.merger.replica(member.name.clone(), header.start_us);
+            member.merged = Some(merged);
         }
         let zero = self.zero_us.unwrap_or(header.start_us);
         self.zero_us = Some(zero.min(header.start_us));
@@ -290,12 +299,12 @@ impl<'a> Crew<'a> {
         let (name, merged) = (self.replicas[index].name.clone(), self.replicas[index].merged);
         self.ledger.feed(&name, event);
         if let Some(fork) = merged.and_then(|merged| self.merger.feed(merged, event)) {
-            self.found(index, fork);
+            self.findings.push((Clock::Trial, fork));
         }
         match event {
             Event::Evidence(evidence) => {
                 self.replicas[index].crashed |= evidence.kind == Kind::Crash;
-                self.found(index, evidence.clone());
+                self.findings.push((Clock::Replica(index), evidence.clone()));
             }
             Event::End(totals) => {
                 self.transactions += totals.transactions;
@@ -309,13 +318,6 @@ impl<'a> Crew<'a> {
         }
     }
 
-    fn found(&mut self, index: usize, evidence: Evidence) {
-        let zero = self.zero_us.unwrap_or(0);
-        let start = Duration::from_micros(self.replicas[index].start_us.saturating_sub(zero));
-        let at = start.as_secs_f64() + evidence.at;
-        self.findings.push(Found { at, evidence });
-    }
-
     fn ended(&mut self, index: usize) -> Result<(), CompareError> {
         let member = &mut self.replicas[index];
         member.ended = true;
@@ -326,7 +328,7 @@ impl<'a> Crew<'a> {
             Ending::Crash(_) if known => Ok(()),
             Ending::Crash(signal) => {
                 let at = self.since(index);
-                self.found(index, crash(name, signal, at));
+                self.findings.push((Clock::Replica(index), crash(name, signal, at)));
                 Ok(())
             }
             Ending::Failed(why) => {
@@ -397,20 +399,33 @@ impl<'a> Crew<'a> {
         Duration::from_micros(self.last_us.saturating_sub(zero)).as_secs_f64()
     }
 
+    /// All evidence by its time since the start of the first replica.
+    fn evidence(&mut self, verdict: &Verdict) -> Vec<Evidence> {
+        let zero = self.zero_us.unwrap_or(0);
+        let intact = verdict.evidence.is_empty();
+        let mut all: Vec<Evidence> = Vec::with_capacity(self.findings.len());
+        for (clock, mut evidence) in self.findings.drain(..) {
+            if let Clock::Replica(index) = clock {
+                let start = self.replicas[index].start_us.saturating_sub(zero);
+                evidence.at += Duration::from_micros(start).as_secs_f64();
+            }
+            if matches!(evidence.kind, Kind::Error | Kind::Corruption) {
+                evidence.transient = Some(intact);
+            }
+            all.push(evidence);
+        }
+        // The judge's come last: it looked when all was over.
+        all.extend(verdict.evidence.iter().cloned());
+        all.sort_by(|a, b| a.at.total_cmp(&b.at));
+        all
+    }
+
     fn result(mut self, verdict: &Verdict, mount: Option<Report>, seed: Seed) -> Trial {
         let seconds = self.seconds();
-        let intact = verdict.evidence.is_empty();
-        for found in &mut self.findings {
-            if matches!(found.evidence.kind, Kind::Error | Kind::Corruption) {
-                found.evidence.transient = Some(intact);
-            }
-        }
-        let judged = verdict.evidence.iter().cloned();
-        self.findings.extend(judged.map(|evidence| Found { at: seconds, evidence }));
-        self.findings.sort_by(|a, b| a.at.total_cmp(&b.at));
+        let evidence = self.evidence(verdict);
         let mut codes = BTreeMap::new();
         let mut kinds = BTreeMap::new();
-        for Found { evidence, .. } in &self.findings {
+        for evidence in &evidence {
             *kinds.entry(evidence.kind.name()).or_default() += 1;
             if let Some(code) = evidence.code {
                 *codes.entry(code).or_default() += 1;
@@ -423,6 +438,7 @@ impl<'a> Crew<'a> {
             arm: self.place.arm,
             trial: self.place.trial,
             seed,
+            started: Duration::from_micros(self.zero_us.unwrap_or(0)).as_secs_f64(),
             seconds,
             commits,
             commits_per_second,
@@ -431,10 +447,10 @@ impl<'a> Crew<'a> {
             acked: verdict.acked,
             lost: verdict.lost,
             integrity: verdict.integrity.clone(),
-            first_evidence: self.findings.first().map(|found| found.at),
+            first_evidence: evidence.first().map(|evidence| evidence.at),
             codes,
             kinds,
-            evidence: self.findings.drain(..).take(KEPT).map(|found| found.evidence).collect(),
+            evidence: evidence.into_iter().take(KEPT).collect(),
             mount,
             notes: std::mem::take(&mut self.notes),
             kept: None,

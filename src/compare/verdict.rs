@@ -196,6 +196,7 @@ mod tests {
             arm,
             trial: number,
             seed: Seed(1),
+            started: 0.0,
             seconds: 1.0,
             commits: 100,
             commits_per_second: 100.0,
