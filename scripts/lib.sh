@@ -53,8 +53,7 @@ need_image() {
 }
 
 need_swarm() {
-    state=$(docker info --format '{{.Swarm.LocalNodeState}} {{.Swarm.ControlAvailable}}')
-    case $state in
+    case $(docker info --format '{{.Swarm.LocalNodeState}} {{.Swarm.ControlAvailable}}') in
         'active true') ;;
         active*) unable "this node is no manager of its swarm; run it on one that is" ;;
         *) unable "the Engine is in no swarm; make one: docker swarm init --advertise-addr 127.0.0.1" ;;

@@ -2,8 +2,11 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should say so and fail")]
 
 mod cli;
+mod containers;
+mod docker;
 mod history;
 mod refuse;
 mod run;
+mod swarm;
 mod trouble;
 mod util;
