@@ -163,7 +163,8 @@ fn config(args: &CompareArgs) -> anyhow::Result<Config> {
         None => Seed(sys::random_u64()? >> 32),
     };
     let name = ReplicaName::tidy("replica");
-    let workload = args.workload.settings("walbanger.db".into(), name, Some(args.trials.duration))?;
+    let workload =
+        args.workload.settings("walbanger.db".into(), name, Some(args.trials.duration))?;
     workload.check().map_err(|error| anyhow::anyhow!(error))?;
     let trials = &args.trials;
     Ok(Config {
@@ -203,9 +204,8 @@ fn headline(config: &Config) -> String {
 
 fn progress(trial: &Trial) -> String {
     let Trial { arm, trial: number, commits, commits_per_second, .. } = trial;
-    let mut text = format!(
-        "trial {number:>3} {arm:<7}  {commits:>7} commits  {commits_per_second:>7.0}/s  "
-    );
+    let mut text =
+        format!("trial {number:>3} {arm:<7}  {commits:>7} commits  {commits_per_second:>7.0}/s  ");
     match trial.first_evidence {
         None => text.push_str("no evidence"),
         Some(at) => {
@@ -232,7 +232,8 @@ fn shown(
 
 fn table(comparison: &Comparison, config: &Config) -> String {
     let mut text =
-        "arm      trials  with evidence  first evidence  commits/s   acked    lost  seen\n".to_owned();
+        "arm      trials  with evidence  first evidence  commits/s   acked    lost  seen\n"
+            .to_owned();
     for arm in &comparison.arms {
         let first = arm.first_evidence_median.map_or("-".to_owned(), |at| format!("{at:.2} s"));
         let rate = arm.commits_per_second.map_or("-".to_owned(), |rate| format!("{rate:.0}"));
@@ -267,7 +268,8 @@ fn table(comparison: &Comparison, config: &Config) -> String {
     if let Some(out) = &config.out {
         let _ = write!(text, "\nKept in {}.", out.display());
     }
-    let bold = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+    let bold =
+        io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
     if bold { text.replace("Verdict:", "\x1b[1mVerdict:\x1b[0m") } else { text }
 }
 
@@ -330,8 +332,8 @@ fn exit(comparison: &Comparison, wanted: &ResultArgs) -> Exit {
 
 fn exit_of(error: &CompareError) -> Exit {
     match error {
-        CompareError::Place(_) => Exit::Usage,
-        CompareError::Bang(BangError::Settings(_) | BangError::Refused(_)) => Exit::Usage,
+        CompareError::Place(_)
+        | CompareError::Bang(BangError::Settings(_) | BangError::Refused(_)) => Exit::Usage,
         CompareError::Signal(signal) => Exit::Signal(*signal),
         CompareError::Judge(_) => Exit::Internal,
         CompareError::Machine(_)

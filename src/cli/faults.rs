@@ -11,7 +11,7 @@ use crate::ids::Seed;
 /// What is done to calls. Each flag may carry a value after `=`.
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Faults")]
-pub struct FaultArgs {
+pub(super) struct FaultArgs {
     /// Hold every fsync back, then do it: a slow disk
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "50ms")]
     #[arg(value_parser = delay, value_name = "TIME|MIN..MAX")]
@@ -46,7 +46,7 @@ pub struct FaultArgs {
 /// How the views are made.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Views")]
-pub struct ViewArgs {
+pub(super) struct ViewArgs {
     /// Who keeps record locks: forward (the volume: they exclude other views and the host) or
     /// local (the kernel of each view: native speed, no lock faults)
     #[arg(long, default_value = "forward", value_parser = locks, value_name = "WHO")]
@@ -68,7 +68,7 @@ pub struct ViewArgs {
 impl FaultArgs {
     /// The plan that the flags add up to. Of two rules on one call the first that fires decides:
     /// drop before reorder before delay.
-    pub fn plan(&self, seed: Seed) -> Plan {
+    pub(super) fn plan(&self, seed: Seed) -> Plan {
         let always = Probability::ALWAYS;
         let rule = |target, action, probability| Rule { target, action, probability };
         let rules = [
@@ -85,7 +85,7 @@ impl FaultArgs {
 
 impl ViewArgs {
     /// The same choices as flags, for a process that is started with them.
-    pub fn flags(&self) -> Vec<String> {
+    pub(super) fn flags(&self) -> Vec<String> {
         let locks = match self.locks {
             LockMode::Forward => "forward",
             LockMode::Local => "local",
@@ -97,11 +97,7 @@ impl ViewArgs {
             DataChoice::Only(DataPath::WriteBack) => "write-back",
         };
         let threads = self.threads;
-        vec![
-            format!("--locks={locks}"),
-            format!("--data={data}"),
-            format!("--threads={threads}"),
-        ]
+        vec![format!("--locks={locks}"), format!("--data={data}"), format!("--threads={threads}")]
     }
 }
 

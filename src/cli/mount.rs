@@ -6,9 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use crossbeam_channel::select;
 use serde::Serialize;
-use walbanger_fuse::{
-    DoubleGrant, LockMode, MountError, MountOptions, Mounted, Report,
-};
+use walbanger_fuse::{DoubleGrant, LockMode, MountError, MountOptions, Mounted, Report};
 
 use super::faults::{FaultArgs, ViewArgs};
 use super::program;
@@ -32,6 +30,7 @@ a mount of its own: start a replica on each.";
 /// Options of `mount`.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct MountArgs {
     /// The directory behind the views
     volume: PathBuf,
