@@ -65,6 +65,9 @@ pub enum Command {
     /// Try to get a lock: exit status 0 got it, 1 did not
     #[command(hide = true)]
     LockProbe(probe::LockProbeArgs),
+    /// Check that views of one volume are a fair baseline
+    #[command(hide = true)]
+    SelfTest(probe::SelfTestArgs),
     /// Compare a database with what was acknowledged: a request on standard input, as JSON
     #[command(hide = true)]
     Judge(judge::JudgeArgs),

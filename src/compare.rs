@@ -257,8 +257,7 @@ impl<'a> Stage<'a> {
             flags: &self.config.mount_flags,
             log: self.results.join("selftest.log"),
         })?;
-        crate::selftest::prove(&self.views)
-            .map_err(|error| CompareError::SelfTest(error.to_string()))?;
+        crate::selftest::prove_apart(&self.views).map_err(CompareError::SelfTest)?;
         daemon.finish()
     }
 
