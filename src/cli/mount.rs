@@ -46,19 +46,19 @@ pub struct MountArgs {
     how: ViewArgs,
 
     /// What fault decisions follow from [default: drawn and printed]
-    #[arg(long, value_name = "N", help_heading = "Options")]
+    #[arg(long, value_name = "N", help_heading = "Mount")]
     seed: Option<Seed>,
 
     /// Check first that locks exclude, mappings are coherent and a WAL commit lands
-    #[arg(long, help_heading = "Options")]
+    #[arg(long, help_heading = "Mount")]
     self_test: bool,
 
     /// Break guarantees even for files that walbanger did not make
-    #[arg(long, help_heading = "Options")]
+    #[arg(long, help_heading = "Mount")]
     force: bool,
 
     /// Print nothing but one JSON document at the end
-    #[arg(long, help_heading = "Options")]
+    #[arg(long, help_heading = "Mount")]
     json: bool,
 
     /// Say when the views are up, and end with standard input: for a process that starts this one
