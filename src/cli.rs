@@ -17,12 +17,14 @@ pub use run::RunArgs;
 
 const EXAMPLES: &str = "\
 Examples:
+  walbanger compare --drop-lock               does a lock that was never taken break WAL? a verdict
   walbanger run /mnt/shared/test.db           bang on a database; silence means no evidence
   walbanger run -p --duration 30s ./test.db   half a minute, with progress
-  walbanger run --json --duration 10s t.db    the result as one JSON document
+  walbanger mount --delay-fsync volume view   a view of a volume whose fsyncs are late
 
 Is SQLite in WAL mode safe on this shared volume? Replicas bang on one database and check what \
-they get; any line after `Opening` is evidence that it is not.";
+they get; any line after `Opening` is evidence that it is not. If it breaks, which promise of the \
+volume was broken? A FUSE layer breaks one at a time, and clean and faulted runs are compared.";
 
 const STATUS: &str = "\
 Exit status: 0 no evidence, 1 evidence found, 2 usage or bad input, 3 the machine cannot do it,
@@ -65,6 +67,9 @@ pub enum Command {
     /// Try to get a lock: exit status 0 got it, 1 did not
     #[command(hide = true)]
     LockProbe(probe::LockProbeArgs),
+    /// Check that views of one volume are a fair baseline
+    #[command(hide = true)]
+    SelfTest(probe::SelfTestArgs),
     /// Compare a database with what was acknowledged: a request on standard input, as JSON
     #[command(hide = true)]
     Judge(judge::JudgeArgs),

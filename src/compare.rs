@@ -64,6 +64,15 @@ pub enum StopRule {
     OnTime,
 }
 
+/// How many trials each arm gets.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Trials {
+    /// Until the answer is clear, and at most so many.
+    UntilClear(u32),
+    /// So many, whatever they say.
+    Exactly(u32),
+}
+
 /// Whether there is an arm without FUSE.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Bare {
@@ -84,8 +93,8 @@ pub struct Config {
     /// How many views they share; as many as replicas if absent, or one where several could not
     /// share memory.
     pub views: Option<u32>,
-    /// The most trials of each arm.
-    pub trials: u32,
+    /// How many trials each arm gets.
+    pub trials: Trials,
     /// The length of a trial.
     pub duration: Duration,
     /// When a trial ends.
@@ -187,7 +196,7 @@ pub fn run(
                 Err(error) => return Err(error),
             }
         }
-        if verdict::is_clear(&trials) {
+        if matches!(config.trials, Trials::UntilClear(_)) && verdict::is_clear(&trials) {
             break;
         }
     }
@@ -257,14 +266,17 @@ impl<'a> Stage<'a> {
             flags: &self.config.mount_flags,
             log: self.results.join("selftest.log"),
         })?;
-        crate::selftest::prove(&self.views)
-            .map_err(|error| CompareError::SelfTest(error.to_string()))?;
+        crate::selftest::prove_apart(&self.views).map_err(CompareError::SelfTest)?;
         daemon.finish()
     }
 
     /// The most pairs of trials. Where nothing can be seen anyway, one is enough for the counts.
     fn pairs(&self) -> u32 {
-        if needs_power_cut(&self.config.plan) { 1 } else { self.config.trials }
+        match self.config.trials {
+            Trials::UntilClear(_) if needs_power_cut(&self.config.plan) => 1,
+            Trials::UntilClear(most) => most,
+            Trials::Exactly(number) => number,
+        }
     }
 
     fn arms(&self) -> impl Iterator<Item = ArmName> + use<> {

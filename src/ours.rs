@@ -53,8 +53,7 @@ mod tests {
     fn only_our_databases_and_their_sidecars_are_ours() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(first_foreign(dir.path()).unwrap(), None);
-        let settings =
-            Settings::new(dir.path().join("a.db"), ReplicaName::tidy("r"), Seed(1));
+        let settings = Settings::new(dir.path().join("a.db"), ReplicaName::tidy("r"), Seed(1));
         bang::create(&settings).unwrap();
         std::fs::write(dir.path().join("a.db-wal"), "").unwrap();
         assert_eq!(first_foreign(dir.path()).unwrap(), None);

@@ -61,6 +61,30 @@ const DATABASE: &str = "walbanger-selftest.db";
 /// The byte that is locked: SQLite's WRITE lock in a `-shm` file.
 const BYTE: i64 = 120;
 
+/// Proves in another process that these views are a fair baseline: where mappings are broken, to
+/// try them may end the process. The error is one sentence.
+pub fn prove_apart(views: &[PathBuf]) -> Result<(), String> {
+    let program = std::env::current_exe().map_err(|error| error.to_string())?;
+    let output = Command::new(program)
+        .arg("self-test")
+        .args(views)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| error.to_string())?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(match said.trim().lines().next_back() {
+        Some(last) => last.trim_start_matches("walbanger: ").to_owned(),
+        None => format!(
+            "the self-test was ended by {}, with nothing injected: a mapping through a view is not \
+             backed by the file",
+            output.status
+        ),
+    })
+}
+
 /// Proves that these views of one volume are a fair baseline. What it makes it removes again.
 pub fn prove(views: &[PathBuf]) -> Result<(), SelfTestError> {
     let Some(first) = views.first() else { return Ok(()) };
@@ -142,6 +166,12 @@ fn mappings(one: &Path, other: &Path) -> Result<(), SelfTestError> {
     let (a, b) = (open(&one.join(FILE))?, open(&other.join(FILE))?);
     let failed = |source| SelfTestError::File { path: other.join(FILE), source };
     a.set_len(MAPPING_LENGTH as u64).map_err(failed)?;
+    // As SQLite does; a page beyond the size that this side knows of would end the process.
+    let seen = b.metadata().map_err(failed)?.len();
+    if seen != MAPPING_LENGTH as u64 {
+        let source = io::Error::other(format!("its size is seen as {seen}"));
+        return Err(SelfTestError::File { path: other.join(FILE), source });
+    }
     let (a, b) = (Mapping::of(&a).map_err(failed)?, Mapping::of(&b).map_err(failed)?);
     for value in 1..=100 {
         let (from, to) = if value % 2 == 0 { (&a, &b) } else { (&b, &a) };

@@ -1,6 +1,7 @@
 //! The one implementation of the FUSE library's trait: it converts, counts, judges and delegates.
 
 mod convert;
+mod requests;
 
 use std::ffi::OsStr;
 use std::os::fd::AsFd as _;
@@ -13,20 +14,18 @@ use fuser::{
     BsdFileFlags, CopyFileRangeFlags, FileHandle, FopenFlags, Generation, INodeNo, KernelConfig,
     LockOwner, OpenFlags, RenameFlags, Request, TimeOrNow, WriteFlags,
 };
-use rustix::fs::Stat;
 use rustix::io::Errno;
 
 use convert::{NO_TTL, attr, caller, decode_device, empty, entry, errno, kind, when, xattr};
+use requests::Ask;
 
 use crate::backing::Backings;
 use crate::call::{Call, CallCounts};
-use crate::caller::act_as;
 use crate::caps::{CurrentPath, DataChoice, DataPath, LockMode, negotiate};
 use crate::engine::{Engine, Reply, SyncKind, Syncable, Wait};
-use crate::fault::Site;
-use crate::fs::{Change, Handle, View, VolumeFile};
-use crate::ledger::{Owner, Range};
-use crate::locks::{Wish, kind_number, kind_of};
+use crate::fs::{Change, View};
+use crate::ledger::Range;
+use crate::locks::kind_number;
 use crate::sqlite::FileRole;
 
 /// What of a view outlives its session: the report reads it at the end.
@@ -47,118 +46,6 @@ pub(crate) struct Adapter {
     pub(crate) choice: DataChoice,
     pub(crate) locks: LockMode,
     pub(crate) backings: Backings,
-}
-
-impl Adapter {
-    fn view(&self) -> &View {
-        &self.shared.view
-    }
-
-    /// Counts a call that no rule looks at.
-    fn count(&self, call: Call) {
-        self.shared.counts.count(FileRole::Other, call);
-    }
-
-    fn count_on(&self, file: &VolumeFile, call: Call) {
-        self.shared.counts.count(file.role(), call);
-    }
-
-    /// Counts a call, and asks the plan what becomes of it.
-    fn judge(&self, role: FileRole, call: Call) -> crate::engine::Verdict {
-        let k = self.shared.counts.count(role, call);
-        self.engine.faults.judge(Site { view: self.view().number, role, call }, k)
-    }
-
-    fn owner(&self, owner: LockOwner) -> Owner {
-        Owner { view: self.view().number, id: owner.0 }
-    }
-
-    /// Whether the data of this file may pass through. A setuid file may not: its bits must be
-    /// dropped when it is written, and the daemon would not see the write.
-    fn may_pass_through(&self, stat: Option<&Stat>) -> bool {
-        let setid = stat.is_some_and(|stat| stat.st_mode & 0o6000 != 0);
-        self.shared.path.get() == DataPath::Passthrough && !setid
-    }
-
-    fn fall_back(&self, error: &std::io::Error) {
-        if self.shared.path.set(DataPath::Direct) {
-            let reason = format!("the kernel cannot pass through to this volume: {error}");
-            tracing::warn!(view = self.view().number, "{reason}; using direct I/O");
-            // Set once; a second thread that comes here at the same time says the same.
-            let _ = self.shared.fallback.set(reason);
-        }
-    }
-
-    fn read_data(&self, handle: u64, offset: u64, size: u32) -> Result<Vec<u8>, Errno> {
-        let handle = self.view().handle(handle)?;
-        self.count_on(&handle.file, Call::Read);
-        handle.read(offset, size as usize)
-    }
-
-    fn write_data(
-        &self,
-        request: &Request,
-        handle: u64,
-        offset: u64,
-        data: &[u8],
-        flags: WriteFlags,
-    ) -> Result<usize, Errno> {
-        let handle = self.view().handle(handle)?;
-        self.count_on(&handle.file, Call::Write);
-        if flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID) {
-            act_as(caller(request), || handle.write(offset, data))
-        } else {
-            handle.write(offset, data)
-        }
-    }
-
-    /// Judges a record lock call and passes it on.
-    fn record_lock(&self, node: u64, ask: Ask, reply: fuser::ReplyEmpty) {
-        let file = match self.view().node(node) {
-            Ok(file) => file,
-            Err(error) => return reply.error(errno(error)),
-        };
-        let Ask { owner, range, kind, tid, wait } = ask;
-        if let Some(kind) = kind_of(kind) {
-            let verdict = self.judge(file.role(), Call::Lock);
-            let wish = Wish { owner, range, kind, tid };
-            let reply: Reply = Box::new(move |result| empty(reply, result));
-            self.engine.lock(verdict, &file, wish, wait, reply);
-        } else {
-            self.count_on(&file, Call::Unlock);
-            empty(reply, self.engine.unlock(&file, owner, range));
-        }
-    }
-
-    fn who_blocks(&self, node: u64, ask: Ask) -> Result<Option<crate::locks::Blocker>, Errno> {
-        let file = self.view().node(node)?;
-        self.count_on(&file, Call::Getlk);
-        let kind = kind_of(ask.kind).ok_or(Errno::INVAL)?;
-        let wish = Wish { owner: ask.owner, range: ask.range, kind, tid: ask.tid };
-        self.engine.blocker(&file, wish)
-    }
-
-    fn file_to_sync(&self, handle: u64, kind: SyncKind) -> Result<(FileRole, Syncable), Errno> {
-        let handle: Arc<Handle> = self.view().handle(handle)?;
-        Ok((handle.file.role(), Syncable::File(handle, kind)))
-    }
-
-    fn copy(&self, from: (u64, u64), to: (u64, u64), length: u64) -> Result<usize, Errno> {
-        let source = self.view().handle(from.0)?;
-        let target = self.view().handle(to.0)?;
-        source.copy_to(from.1, &target, to.1, length)
-    }
-}
-
-/// A record lock request as it comes.
-#[derive(Clone, Copy)]
-struct Ask {
-    owner: Owner,
-    range: Range,
-    /// `F_RDLCK`, `F_WRLCK` or `F_UNLCK`.
-    kind: i32,
-    tid: u32,
-    wait: Wait,
 }
 
 impl fuser::Filesystem for Adapter {

@@ -92,28 +92,41 @@ fn mount_as_root(
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     nix::mount::mount(Some(volume), view, Some(FS_TYPE), flags, Some(data.as_str()))?;
     let acl = config.acl;
-    Session::from_fd(adapter, device, acl, config).inspect_err(|_| unmount(view))
+    Session::from_fd(adapter, device, acl, config).inspect_err(|_| {
+        unmount(view);
+    })
+}
+
+/// What became of a mountpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unmounted {
+    /// Nobody uses the view any more.
+    Gone,
+    /// It is gone from the tree, but whoever has files open on it still does.
+    Detached,
 }
 
 /// Unmounts a view; lazily, and with a warning, if files on it are open.
-pub(crate) fn unmount(view: &Path) {
+pub(crate) fn unmount(view: &Path) -> Unmounted {
     if !is_root() {
         let unmounted =
             Command::new("fusermount3").args(["-u", "-q", "-z", "--"]).arg(view).status();
         if !unmounted.is_ok_and(|status| status.success()) && is_our_mount(view) {
             tracing::warn!(view = %view.display(), "fusermount3 could not unmount the view");
         }
-        return;
+        // It detaches, and does not tell whether there was need to.
+        return Unmounted::Detached;
     }
     match umount2(view, MntFlags::UMOUNT_NOFOLLOW) {
         // EINVAL: somebody else unmounted it in the meantime.
-        Ok(()) | Err(nix::errno::Errno::EINVAL) => {}
+        Ok(()) | Err(nix::errno::Errno::EINVAL) => Unmounted::Gone,
         Err(error) => {
             tracing::warn!(view = %view.display(), %error, "in use; detaching the view instead");
             let flags = MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW;
             if let Err(error) = umount2(view, flags) {
                 tracing::error!(view = %view.display(), %error, "could not unmount the view");
             }
+            Unmounted::Detached
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::caps::{CurrentPath, DataChoice, DataPath, LockMode};
 use crate::engine::Engine;
 use crate::findings::monotonic_seconds;
 use crate::fs::{View, Volume};
-use crate::kernel;
+use crate::kernel::{self, Unmounted};
 use crate::places::{self, Places};
 use crate::plan::{Plan, PlanError};
 use crate::report::{self, Report};
@@ -233,23 +233,22 @@ impl Mounted {
 
     fn take_down(&mut self) {
         self.engine.shut_down();
-        for view in &mut self.views {
-            if view.thread.as_ref().is_none_or(JoinHandle::is_finished) {
-                continue;
-            }
-            kernel::unmount(&view.path);
-        }
-        let patience = Instant::now() + UNMOUNT_PATIENCE;
+        let mut gone = Vec::new();
         for view in &mut self.views {
             let Some(thread) = view.thread.take() else { continue };
-            // A session ends when the last file is closed; after a lazy unmount that can be late.
+            // Whatever is mounted where a view was unmounted from outside is not ours.
+            if thread.is_finished() || kernel::unmount(&view.path) == Unmounted::Gone {
+                gone.push(thread);
+            }
+        }
+        // The session of a detached view ends when its last file is closed, or with this process.
+        let patience = Instant::now() + UNMOUNT_PATIENCE;
+        for thread in gone {
             while !thread.is_finished() && Instant::now() < patience {
                 let _ = self.ended.recv_timeout(Duration::from_millis(20));
             }
             if thread.is_finished() {
                 let _ = thread.join();
-            } else {
-                tracing::warn!(view = %view.path.display(), "files are still open; they fail now");
             }
         }
     }

@@ -16,7 +16,7 @@ use crate::bang::BangError;
 use crate::codes;
 use crate::compare::{
     self, Answer, Arm, ArmName, Bare, CompareError, Comparison, Config, Launcher, Step, StopRule,
-    Trial, needs_power_cut,
+    Trial, Trials, needs_power_cut,
 };
 use crate::exit::Exit;
 use crate::ids::{ReplicaName, Seed};
@@ -36,6 +36,9 @@ Examples:
 
 Every trial has a fresh database, the same replicas and a view for each. Trials of the clean arm
 (the same mount, nothing injected) and of the faulted arm alternate until the answer is clear.";
+
+/// Trials of each arm where the answer does not become clear.
+const MOST_TRIALS: u32 = 10;
 
 /// Options of `compare`.
 #[derive(Args, Debug)]
@@ -74,10 +77,9 @@ struct TrialArgs {
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100), value_name = "N")]
     views: Option<u32>,
 
-    /// The most trials of each arm
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    #[arg(value_name = "N")]
-    trials: u32,
+    /// Trials of each arm [default: until the answer is clear, at most 10]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000), value_name = "N")]
+    trials: Option<u32>,
 
     /// The length of a trial
     #[arg(short, long, default_value = "5s", value_parser = duration, value_name = "TIME")]
@@ -163,14 +165,15 @@ fn config(args: &CompareArgs) -> anyhow::Result<Config> {
         None => Seed(sys::random_u64()? >> 32),
     };
     let name = ReplicaName::tidy("replica");
-    let workload = args.workload.settings("walbanger.db".into(), name, Some(args.trials.duration))?;
+    let workload =
+        args.workload.settings("walbanger.db".into(), name, Some(args.trials.duration))?;
     workload.check().map_err(|error| anyhow::anyhow!(error))?;
     let trials = &args.trials;
     Ok(Config {
         volume: trials.volume.clone(),
         replicas: trials.replicas,
         views: trials.views,
-        trials: trials.trials,
+        trials: trials.trials.map_or(Trials::UntilClear(MOST_TRIALS), Trials::Exactly),
         duration: trials.duration,
         stop_rule: if trials.stop_on_evidence { StopRule::OnEvidence } else { StopRule::OnTime },
         workload,
@@ -186,16 +189,20 @@ fn config(args: &CompareArgs) -> anyhow::Result<Config> {
 fn headline(config: &Config) -> String {
     let flags: Vec<_> = config.plan.rules.iter().map(ToString::to_string).collect();
     let faults = if flags.is_empty() { "nothing injected".to_owned() } else { flags.join(" ") };
-    let Config { replicas, workload, duration, trials, seed, launcher, .. } = config;
+    let Config { replicas, workload, duration, seed, launcher, .. } = config;
+    let trials = match config.trials {
+        Trials::UntilClear(most) => format!("up to {most}"),
+        Trials::Exactly(number) => number.to_string(),
+    };
     let mut text = format!(
         "Comparing {faults} with nothing: {replicas} replicas ({launcher}) of {} workers, \
-         journal_mode={} synchronous={}, up to {trials} trials of {duration:?} each, --seed={seed}",
+         journal_mode={} synchronous={}, {trials} trials of {duration:?} each, --seed={seed}",
         workload.workers, workload.journal_mode, workload.synchronous
     );
     if needs_power_cut(&config.plan) {
         text.push_str(
             "\nA dropped or reordered fsync is invisible to living replicas: only a power cut \
-             shows it. One trial of each arm is run, for the counts.",
+             shows it. What is counted here says nothing about harm.",
         );
     }
     text
@@ -203,9 +210,8 @@ fn headline(config: &Config) -> String {
 
 fn progress(trial: &Trial) -> String {
     let Trial { arm, trial: number, commits, commits_per_second, .. } = trial;
-    let mut text = format!(
-        "trial {number:>3} {arm:<7}  {commits:>7} commits  {commits_per_second:>7.0}/s  "
-    );
+    let mut text =
+        format!("trial {number:>3} {arm:<7}  {commits:>7} commits  {commits_per_second:>7.0}/s  ");
     match trial.first_evidence {
         None => text.push_str("no evidence"),
         Some(at) => {
@@ -232,7 +238,8 @@ fn shown(
 
 fn table(comparison: &Comparison, config: &Config) -> String {
     let mut text =
-        "arm      trials  with evidence  first evidence  commits/s   acked    lost  seen\n".to_owned();
+        "arm      trials  with evidence  first evidence  commits/s   acked    lost  seen\n"
+            .to_owned();
     for arm in &comparison.arms {
         let first = arm.first_evidence_median.map_or("-".to_owned(), |at| format!("{at:.2} s"));
         let rate = arm.commits_per_second.map_or("-".to_owned(), |rate| format!("{rate:.0}"));
@@ -267,7 +274,8 @@ fn table(comparison: &Comparison, config: &Config) -> String {
     if let Some(out) = &config.out {
         let _ = write!(text, "\nKept in {}.", out.display());
     }
-    let bold = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+    let bold =
+        io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
     if bold { text.replace("Verdict:", "\x1b[1mVerdict:\x1b[0m") } else { text }
 }
 
@@ -330,8 +338,8 @@ fn exit(comparison: &Comparison, wanted: &ResultArgs) -> Exit {
 
 fn exit_of(error: &CompareError) -> Exit {
     match error {
-        CompareError::Place(_) => Exit::Usage,
-        CompareError::Bang(BangError::Settings(_) | BangError::Refused(_)) => Exit::Usage,
+        CompareError::Place(_)
+        | CompareError::Bang(BangError::Settings(_) | BangError::Refused(_)) => Exit::Usage,
         CompareError::Signal(signal) => Exit::Signal(*signal),
         CompareError::Judge(_) => Exit::Internal,
         CompareError::Machine(_)

@@ -8,36 +8,36 @@ use walbanger_fuse::{
 use super::run::duration;
 use crate::ids::Seed;
 
-/// What is done to calls. Each flag may carry a value after `=`.
+/// What is done to calls. Each flag may carry a value after `=`, or stand bare.
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Faults")]
-pub struct FaultArgs {
-    /// Hold every fsync back, then do it: a slow disk
+pub(super) struct FaultArgs {
+    /// Hold every fsync back, then do it: a slow disk [bare: 50ms]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "50ms")]
     #[arg(value_parser = delay, value_name = "TIME|MIN..MAX")]
     delay_fsync: Option<Delay>,
 
-    /// Say that an fsync was done and do nothing, with probability P
+    /// Say that an fsync was done and do nothing, with probability P [bare: 1]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "1")]
     #[arg(value_name = "P")]
     drop_fsync: Option<Probability>,
 
-    /// Say that an fsync was done, and do it later, out of order among N
+    /// Say that an fsync was done, and do it later, out of order among N [bare: 8]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "8")]
     #[arg(value_parser = window, value_name = "N")]
     reorder_fsync: Option<Window>,
 
-    /// Hold every request for a record lock back, then take it: a slow lock manager
+    /// Hold every request for a record lock back, then take it [bare: 2ms]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "2ms")]
     #[arg(value_parser = delay, value_name = "TIME|MIN..MAX")]
     delay_lock: Option<Delay>,
 
-    /// Say that a record lock was granted and do not take it, with probability P
+    /// Say that a record lock was granted and do not take it, with probability P [bare: 1]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "1")]
     #[arg(value_name = "P")]
     drop_lock: Option<Probability>,
 
-    /// Say that a record lock was granted, and take it later, out of order among N
+    /// Say that a record lock was granted, and take it later, out of order among N [bare: 8]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "8")]
     #[arg(value_parser = window, value_name = "N")]
     reorder_lock: Option<Window>,
@@ -46,21 +46,19 @@ pub struct FaultArgs {
 /// How the views are made.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Views")]
-pub struct ViewArgs {
-    /// Who keeps record locks: forward (the volume: they exclude other views and the host) or
-    /// local (the kernel of each view: native speed, no lock faults)
+pub(super) struct ViewArgs {
+    /// Who keeps record locks: the volume (forward), so that they exclude other views and the
+    /// host, or the kernel of each view (local), at native speed and without lock faults
     #[arg(long, default_value = "forward", value_parser = locks, value_name = "WHO")]
-    #[arg(verbatim_doc_comment)]
     pub locks: LockMode,
 
-    /// How file data gets to the volume: auto (the first of these that is possible),
-    /// passthrough, direct or write-back
+    /// How file data gets to the volume: passthrough, direct, write-back, or the first of these
+    /// that is possible (auto)
     #[arg(long, default_value = "auto", value_parser = data, value_name = "PATH")]
-    #[arg(verbatim_doc_comment)]
     pub data: DataChoice,
 
     /// Threads that serve one view
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     #[arg(value_name = "N")]
     pub threads: u16,
 }
@@ -68,7 +66,7 @@ pub struct ViewArgs {
 impl FaultArgs {
     /// The plan that the flags add up to. Of two rules on one call the first that fires decides:
     /// drop before reorder before delay.
-    pub fn plan(&self, seed: Seed) -> Plan {
+    pub(super) fn plan(&self, seed: Seed) -> Plan {
         let always = Probability::ALWAYS;
         let rule = |target, action, probability| Rule { target, action, probability };
         let rules = [
@@ -85,7 +83,7 @@ impl FaultArgs {
 
 impl ViewArgs {
     /// The same choices as flags, for a process that is started with them.
-    pub fn flags(&self) -> Vec<String> {
+    pub(super) fn flags(&self) -> Vec<String> {
         let locks = match self.locks {
             LockMode::Forward => "forward",
             LockMode::Local => "local",
@@ -97,11 +95,7 @@ impl ViewArgs {
             DataChoice::Only(DataPath::WriteBack) => "write-back",
         };
         let threads = self.threads;
-        vec![
-            format!("--locks={locks}"),
-            format!("--data={data}"),
-            format!("--threads={threads}"),
-        ]
+        vec![format!("--locks={locks}"), format!("--data={data}"), format!("--threads={threads}")]
     }
 }
 

@@ -6,9 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use crossbeam_channel::select;
 use serde::Serialize;
-use walbanger_fuse::{
-    DoubleGrant, LockMode, MountError, MountOptions, Mounted, Report,
-};
+use walbanger_fuse::{DoubleGrant, LockMode, MountError, MountOptions, Mounted, Report};
 
 use super::faults::{FaultArgs, ViewArgs};
 use super::program;
@@ -32,6 +30,7 @@ a mount of its own: start a replica on each.";
 /// Options of `mount`.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct MountArgs {
     /// The directory behind the views
     volume: PathBuf,
@@ -47,19 +46,19 @@ pub struct MountArgs {
     how: ViewArgs,
 
     /// What fault decisions follow from [default: drawn and printed]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help_heading = "Mount")]
     seed: Option<Seed>,
 
     /// Check first that locks exclude, mappings are coherent and a WAL commit lands
-    #[arg(long)]
+    #[arg(long, help_heading = "Mount")]
     self_test: bool,
 
     /// Break guarantees even for files that walbanger did not make
-    #[arg(long)]
+    #[arg(long, help_heading = "Mount")]
     force: bool,
 
     /// Print nothing but one JSON document at the end
-    #[arg(long)]
+    #[arg(long, help_heading = "Mount")]
     json: bool,
 
     /// Say when the views are up, and end with standard input: for a process that starts this one
@@ -113,7 +112,10 @@ pub(super) fn execute(args: &MountArgs) -> anyhow::Result<Exit> {
     };
     if args.self_test {
         let views: Vec<_> = mounted.views().map(Path::to_owned).collect();
-        selftest::prove(&views)?;
+        if let Err(why) = selftest::prove_apart(&views) {
+            program::complain(&why);
+            return Ok(Exit::Unable);
+        }
     }
     if args.supervised {
         program::print(&serde_json::to_string(&Ready { ready: true })?)?;

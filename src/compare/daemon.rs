@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What to mount, and how.
 #[derive(Clone, Debug)]
-pub struct DaemonPlan<'a> {
+pub(super) struct DaemonPlan<'a> {
     /// The backing directory.
     pub volume: &'a Path,
     /// The mountpoints.
@@ -35,7 +35,7 @@ pub struct DaemonPlan<'a> {
 
 /// A running mount.
 #[derive(Debug)]
-pub struct Daemon {
+pub(super) struct Daemon {
     child: Child,
     stdin: Option<ChildStdin>,
     lines: Receiver<io::Result<String>>,
@@ -49,7 +49,7 @@ struct Ready {
 
 impl Daemon {
     /// Starts it, and returns when its views are up.
-    pub fn start(plan: &DaemonPlan<'_>) -> Result<Self, CompareError> {
+    pub(super) fn start(plan: &DaemonPlan<'_>) -> Result<Self, CompareError> {
         let log = File::create(&plan.log).map_err(CompareError::io(&plan.log))?;
         let program = std::env::current_exe().map_err(CompareError::io(Path::new("/proc/self")))?;
         let mut command = Command::new(program);
@@ -78,12 +78,12 @@ impl Daemon {
     }
 
     /// Whether it is still there.
-    pub fn is_alive(&mut self) -> bool {
+    pub(super) fn is_alive(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
 
     /// Ends it and returns what it saw.
-    pub fn finish(mut self) -> Result<Report, CompareError> {
+    pub(super) fn finish(mut self) -> Result<Report, CompareError> {
         drop(self.stdin.take());
         let line = self.line()?;
         let report = serde_json::from_str(&line)
@@ -93,7 +93,7 @@ impl Daemon {
     }
 
     /// The error of a daemon that ended before its time.
-    pub fn failed(&mut self, what: &str) -> CompareError {
+    pub(super) fn failed(&mut self, what: &str) -> CompareError {
         drop(self.stdin.take());
         // What it said last is the reason, if it said anything.
         let _ = self.child.kill();

@@ -11,7 +11,7 @@ use std::str::FromStr;
 use crate::bang::Settings;
 
 /// The name of the database in every view.
-pub const DATABASE: &str = "walbanger.db";
+pub(super) const DATABASE: &str = "walbanger.db";
 
 /// How replicas are started.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -68,7 +68,12 @@ impl Launcher {
     }
 
     /// The command that runs a replica on the database in `view`, under a name of its own.
-    pub fn command(&self, view: &Path, settings: &Settings, name: &str) -> std::io::Result<Command> {
+    pub fn command(
+        &self,
+        view: &Path,
+        settings: &Settings,
+        name: &str,
+    ) -> std::io::Result<Command> {
         let mut command = match self {
             Self::Local => {
                 let mut command = Command::new(std::env::current_exe()?);

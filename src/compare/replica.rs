@@ -13,7 +13,7 @@ use crossbeam_channel::Sender;
 use nix::fcntl::{FcntlArg, fcntl};
 
 use super::CompareError;
-use crate::history::{Header, Event, Line, parse_line};
+use crate::history::{Event, Header, Line, parse_line};
 
 /// How long lines may gather in the pipe. A reader that wakes for each line would take the
 /// processor from the replicas.
@@ -22,7 +22,7 @@ const PIPE: libc::c_int = 1 << 20;
 
 /// What a replica said.
 #[derive(Debug)]
-pub enum News {
+pub(super) enum News {
     /// The first line of its history.
     Header(usize, Box<Header>),
     /// The next lines.
@@ -35,7 +35,7 @@ pub enum News {
 
 /// A replica's process.
 #[derive(Debug)]
-pub struct Replica {
+pub(super) struct Replica {
     child: Child,
     stdin: Option<ChildStdin>,
     reader: Option<JoinHandle<()>>,
@@ -44,7 +44,7 @@ pub struct Replica {
 
 /// How a replica ended.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Ending {
+pub(super) enum Ending {
     /// In good order.
     Orderly,
     /// By a memory access: the name of the signal.
@@ -56,7 +56,7 @@ pub enum Ending {
 impl Replica {
     /// Starts the command as replica `index`. Its history goes to `history` and, in pieces, to
     /// `news`; its messages go to `log`.
-    pub fn start(
+    pub(super) fn start(
         mut command: Command,
         index: usize,
         history: &Path,
@@ -87,17 +87,17 @@ impl Replica {
     }
 
     /// Asks it to end.
-    pub fn stop(&mut self) {
+    pub(super) fn stop(&mut self) {
         drop(self.stdin.take());
     }
 
     /// Ends it by force.
-    pub fn kill(&mut self) {
+    pub(super) fn kill(&mut self) {
         let _ = self.child.kill();
     }
 
     /// Waits for its end; its output has ended already.
-    pub fn finish(&mut self) -> Ending {
+    pub(super) fn finish(&mut self) -> Ending {
         self.stop();
         let status = self.child.wait();
         if let Some(reader) = self.reader.take() {
@@ -183,7 +183,7 @@ impl Feed {
                 }
                 Err(why) => {
                     let text = String::from_utf8_lossy(line);
-                    let nonsense = format!("{:.200}: {why}", text);
+                    let nonsense = format!("{text:.200}: {why}");
                     let _ = self.news.send(News::Nonsense(self.index, nonsense));
                     return false;
                 }

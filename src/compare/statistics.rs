@@ -18,7 +18,7 @@ const PRIOR: f64 = 0.18;
 /// k-sample tests that allow for optional stopping", Journal of Statistical Planning and
 /// Inference 230 (2024).
 #[derive(Clone, Debug)]
-pub struct Sequential {
+pub(super) struct Sequential {
     pairs: f64,
     clean: f64,
     faulted: f64,
@@ -34,7 +34,7 @@ impl Default for Sequential {
 
 impl Sequential {
     /// Takes one pair: whether each of its trials showed evidence.
-    pub fn pair(&mut self, clean: bool, faulted: bool) {
+    pub(super) fn pair(&mut self, clean: bool, faulted: bool) {
         let rate = |failures: f64| (failures + PRIOR) / (self.pairs + 2.0 * PRIOR);
         let (of_clean, of_faulted) = (rate(self.clean), rate(self.faulted));
         let equal = f64::midpoint(of_clean, of_faulted);
@@ -51,7 +51,7 @@ impl Sequential {
     /// An upper bound for the probability of such a difference between equal arms; valid whenever
     /// one looks.
     #[must_use]
-    pub fn p_value(&self) -> f64 {
+    pub(super) fn p_value(&self) -> f64 {
         (-self.highest).exp().min(1.0)
     }
 }
@@ -62,7 +62,7 @@ impl Sequential {
 /// Each entry is a time and whether something happened then (otherwise it was watched so long
 /// without).
 #[must_use]
-pub fn median_time(times: &[(f64, bool)]) -> Option<f64> {
+pub(super) fn median_time(times: &[(f64, bool)]) -> Option<f64> {
     let mut times = times.to_vec();
     // At the same time, what happened comes before what was cut off.
     times.sort_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(&a.1)));
@@ -82,7 +82,7 @@ pub fn median_time(times: &[(f64, bool)]) -> Option<f64> {
 
 /// The median of some numbers; `None` of none.
 #[must_use]
-pub fn median(values: &[f64]) -> Option<f64> {
+pub(super) fn median(values: &[f64]) -> Option<f64> {
     let mut values = values.to_vec();
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
@@ -107,11 +107,11 @@ pub struct Estimate {
 /// The median of paired ratios, with the percentile bootstrap interval from 2,000 resamples.
 /// `None` for fewer than two pairs: one number has no spread.
 #[must_use]
-pub fn ratio(ratios: &[f64], seed: u64) -> Option<Estimate> {
+pub(super) fn ratio(ratios: &[f64], seed: u64) -> Option<Estimate> {
     const RESAMPLES: usize = 2000;
     let estimate = median(ratios).filter(|_| ratios.len() > 1)?;
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let mut draw = || ratios[(rng.next_u64() % ratios.len() as u64) as usize];
+    let mut draw = || ratios[usize::try_from(rng.next_u64() % ratios.len() as u64).unwrap_or(0)];
     let mut medians: Vec<f64> = (0..RESAMPLES)
         .filter_map(|_| median(&(0..ratios.len()).map(|_| draw()).collect::<Vec<_>>()))
         .collect();
@@ -122,7 +122,7 @@ pub fn ratio(ratios: &[f64], seed: u64) -> Option<Estimate> {
 
 /// The highest rate at which no evidence in `trials` trials still happens with probability 5 %.
 #[must_use]
-pub fn highest_silent_rate(trials: usize) -> f64 {
+pub(super) fn highest_silent_rate(trials: usize) -> f64 {
     if trials == 0 { 1.0 } else { 1.0 - 0.05_f64.powf(1.0 / count(trials)) }
 }
 

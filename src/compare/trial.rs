@@ -1,38 +1,27 @@
 //! One trial: a fresh database, its replicas, and what they and the judge say of it.
 
+mod crew;
+
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, unbounded};
+use crossbeam_channel::Receiver;
 use serde::Serialize;
 use walbanger_fuse::{Plan, Report};
 
 use super::daemon::{Daemon, DaemonPlan};
-use super::launcher::{DATABASE, Launcher};
-use super::replica::{Ending, News, Replica};
-use super::{ArmName, CompareError, Config, StopRule};
+use super::launcher::DATABASE;
+use super::{ArmName, CompareError, Config};
 use crate::bang::{self, Settings};
 use crate::evidence::{Evidence, Kind};
-use crate::history::{Event, Header};
 use crate::ids::{ReplicaName, Seed};
-use crate::judge::{Ledger, Request, Verdict};
-use crate::merge::{Merger, ReplicaIndex, Scope};
+use crate::judge::{Request, Verdict};
 use crate::rng::mix;
 use crate::stop::Stop;
-
-/// How long replicas may take to end when they were asked to: longer than the longest wait inside
-/// SQLite, which is about ten seconds.
-const GRACE: Duration = Duration::from_secs(30);
-/// Replicas start within this time, at moments that follow from the seed.
-const STAGGER_MS: u64 = 100;
-/// How many items of evidence a trial keeps in full.
-const KEPT: usize = 50;
-/// How often the mount is looked after.
-const TICK: Duration = Duration::from_millis(100);
+use crew::Crew;
 
 /// One trial and its result.
 #[derive(Clone, Debug, Serialize)]
@@ -88,7 +77,7 @@ impl Trial {
 
 /// Where and how one trial is run.
 #[derive(Clone, Debug)]
-pub struct Place<'a> {
+pub(super) struct Place<'a> {
     /// What all trials have in common.
     pub config: &'a Config,
     /// The arm.
@@ -108,7 +97,7 @@ pub struct Place<'a> {
 }
 
 /// Runs one trial.
-pub fn run(place: &Place<'_>, stop: &Receiver<Stop>) -> Result<Trial, CompareError> {
+pub(super) fn run(place: &Place<'_>, stop: &Receiver<Stop>) -> Result<Trial, CompareError> {
     let seed = Seed(mix(place.config.seed.0, u64::from(place.trial)) >> 32);
     let settings = Settings {
         seed,
@@ -134,339 +123,6 @@ pub fn run(place: &Place<'_>, stop: &Receiver<Stop>) -> Result<Trial, CompareErr
     let request = crew.ledger.request(crew.seconds());
     let verdict = judge(&settings.path, &request)?;
     Ok(crew.result(&verdict, mount, seed))
-}
-
-/// The replicas of a trial, and what is known of them so far.
-struct Crew<'a> {
-    place: &'a Place<'a>,
-    settings: Settings,
-    daemon: Option<Daemon>,
-    replicas: Vec<Member>,
-    merger: Merger,
-    ledger: Ledger,
-    /// When the first replica started, on the machine's monotonic clock, in microseconds.
-    zero_us: Option<u64>,
-    started: Instant,
-    /// Times are seconds since each replica's start; [`Crew::result`] brings them to one clock.
-    findings: Vec<(Clock, Evidence)>,
-    transactions: u64,
-    busy: u64,
-    last_us: u64,
-    notes: Vec<String>,
-    asked_to_stop: Option<Instant>,
-}
-
-struct Member {
-    name: ReplicaName,
-    container: String,
-    due: Instant,
-    process: Option<Replica>,
-    ended: bool,
-    start_us: u64,
-    merged: Option<ReplicaIndex>,
-    crashed: bool,
-}
-
-/// What the time of a finding counts from.
-#[derive(Clone, Copy)]
-enum Clock {
-    /// The start of the first replica.
-    Trial,
-    /// The start of this one.
-    Replica(usize),
-}
-
-impl<'a> Crew<'a> {
-    fn new(place: &'a Place<'a>, settings: &Settings, daemon: Option<Daemon>) -> Self {
-        let now = Instant::now();
-        let member = |number: u32| {
-            let due = mix(settings.seed.0, u64::from(number)) % STAGGER_MS;
-            Member {
-                name: ReplicaName::tidy(&number.to_string()),
-                container: format!("{}-{}-{}-{number}", place.run, place.arm, place.trial),
-                due: now + Duration::from_millis(due),
-                process: None,
-                ended: false,
-                start_us: 0,
-                merged: None,
-                crashed: false,
-            }
-        };
-        Self {
-            place,
-            settings: settings.clone(),
-            daemon,
-            replicas: (1..=place.config.replicas).map(member).collect(),
-            merger: Merger::new(Scope::Replicas),
-            ledger: Ledger::default(),
-            zero_us: None,
-            started: now,
-            findings: Vec::new(),
-            transactions: 0,
-            busy: 0,
-            last_us: 0,
-            notes: Vec::new(),
-            asked_to_stop: None,
-        }
-    }
-
-    fn launcher(&self) -> &'a Launcher {
-        &self.place.config.launcher
-    }
-
-    fn run(&mut self, stop: &Receiver<Stop>) -> Result<(), CompareError> {
-        let (sender, news) = unbounded();
-        loop {
-            let now = Instant::now();
-            for index in 0..self.replicas.len() {
-                let member = &self.replicas[index];
-                if member.process.is_none() && !member.ended && member.due <= now {
-                    self.start(index, sender.clone())?;
-                }
-            }
-            if self.replicas.iter().all(|member| member.ended) {
-                return Ok(());
-            }
-            match stop.try_recv() {
-                Ok(Stop::Signal(signal)) => return Err(CompareError::Signal(signal)),
-                Ok(_) | Err(_) => {}
-            }
-            let next = self.replicas.iter().filter(|m| m.process.is_none() && !m.ended);
-            let next = next.map(|member| member.due.saturating_duration_since(now)).min();
-            match news.recv_timeout(next.unwrap_or(TICK).min(TICK)) {
-                Ok(news) => self.hear(news)?,
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => unreachable!("a sender is held here"),
-            }
-            self.look_after()?;
-        }
-    }
-
-    fn start(
-        &mut self,
-        index: usize,
-        news: crossbeam_channel::Sender<News>,
-    ) -> Result<(), CompareError> {
-        let member = &self.replicas[index];
-        let view = match self.place.views {
-            [] => &self.place.volume,
-            views => &views[index % views.len()],
-        };
-        let settings = Settings { replica: member.name.clone(), ..self.settings.clone() };
-        let command = self
-            .launcher()
-            .command(view, &settings, &member.container)
-            .map_err(CompareError::io(view))?;
-        let history = self.place.results.join(format!("replica-{}.jsonl", member.name));
-        let log = self.place.results.join(format!("replica-{}.log", member.name));
-        let process = Replica::start(command, index, &history, log, news)?;
-        self.replicas[index].process = Some(process);
-        Ok(())
-    }
-
-    fn hear(&mut self, news: News) -> Result<(), CompareError> {
-        match news {
-            News::Header(index, header) => self.hello(index, &header),
-            News::Events(index, events) => {
-                for event in &events {
-                    self.event(index, event);
-                }
-            }
-            News::Nonsense(index, what) => {
-                let name = self.replicas[index].name.clone();
-                return Err(CompareError::Replica(name, format!("wrote no history: {what}")));
-            }
-            News::Ended(index) => self.ended(index)?,
-        }
-        if self.place.config.stop_rule == StopRule::OnEvidence && !self.findings.is_empty() {
-            self.ask_to_stop();
-        }
-        Ok(())
-    }
-
-    fn hello(&mut self, index: usize, header: &Header) {
-        let member = &mut self.replicas[index];
-        member.start_us = header.start_us;
-        if member.merged.is_none() {
-            let merged = self.merger.replica(member.name.clone(), header.start_us);
-            member.merged = Some(merged);
-        }
-        let zero = self.zero_us.unwrap_or(header.start_us);
-        self.zero_us = Some(zero.min(header.start_us));
-    }
-
-    fn event(&mut self, index: usize, event: &Event) {
-        let (name, merged) = (self.replicas[index].name.clone(), self.replicas[index].merged);
-        self.ledger.feed(&name, event);
-        if let Some(fork) = merged.and_then(|merged| self.merger.feed(merged, event)) {
-            self.findings.push((Clock::Trial, fork));
-        }
-        match event {
-            Event::Evidence(evidence) => {
-                self.replicas[index].crashed |= evidence.kind == Kind::Crash;
-                self.findings.push((Clock::Replica(index), evidence.clone()));
-            }
-            Event::End(totals) => {
-                self.transactions += totals.transactions;
-                self.busy += totals.busy;
-                self.last_us = self.last_us.max(self.replicas[index].start_us + totals.at);
-            }
-            Event::Commit(commit) => {
-                self.last_us = self.last_us.max(self.replicas[index].start_us + commit.end);
-            }
-            Event::Worker(_) => {}
-        }
-    }
-
-    fn ended(&mut self, index: usize) -> Result<(), CompareError> {
-        let member = &mut self.replicas[index];
-        member.ended = true;
-        let Some(process) = &mut member.process else { return Ok(()) };
-        let (name, known) = (member.name.clone(), member.crashed);
-        match process.finish() {
-            Ending::Orderly => Ok(()),
-            Ending::Crash(_) if known => Ok(()),
-            Ending::Crash(signal) => {
-                let at = self.since(index);
-                self.findings.push((Clock::Replica(index), crash(name, signal, at)));
-                Ok(())
-            }
-            Ending::Failed(why) => {
-                // With the mount gone every replica fails; the mount is the reason.
-                self.check_mount()?;
-                if self.asked_to_stop.is_some() {
-                    self.notes.push(format!("replica {name} ended badly: {why}"));
-                    return Ok(());
-                }
-                Err(CompareError::Replica(name, why))
-            }
-        }
-    }
-
-    /// Seconds since a replica started.
-    fn since(&self, index: usize) -> f64 {
-        let now = crate::sys::monotonic_us();
-        Duration::from_micros(now.saturating_sub(self.replicas[index].start_us)).as_secs_f64()
-    }
-
-    fn ask_to_stop(&mut self) {
-        if self.asked_to_stop.is_some() {
-            return;
-        }
-        self.asked_to_stop = Some(Instant::now());
-        for member in &mut self.replicas {
-            match &mut member.process {
-                Some(process) => process.stop(),
-                // Not started yet, and not needed any more.
-                None => member.ended = true,
-            }
-        }
-    }
-
-    fn look_after(&mut self) -> Result<(), CompareError> {
-        self.check_mount()?;
-        let over = self.started + self.place.config.duration + GRACE;
-        let limit = self.asked_to_stop.map_or(over, |asked| over.min(asked + GRACE));
-        if Instant::now() < limit {
-            return Ok(());
-        }
-        for index in 0..self.replicas.len() {
-            let member = &mut self.replicas[index];
-            if member.ended {
-                continue;
-            }
-            if let Some(process) = &mut member.process {
-                process.kill();
-                let note = format!("replica {} did not end and was killed", member.name);
-                self.notes.push(note);
-            }
-            self.place.config.launcher.kill(&self.replicas[index].container);
-        }
-        self.asked_to_stop = Some(Instant::now());
-        Ok(())
-    }
-
-    fn check_mount(&mut self) -> Result<(), CompareError> {
-        let Some(daemon) = &mut self.daemon else { return Ok(()) };
-        if daemon.is_alive() {
-            return Ok(());
-        }
-        Err(daemon.failed("the mount daemon ended before its time"))
-    }
-
-    fn seconds(&self) -> f64 {
-        let zero = self.zero_us.unwrap_or(self.last_us);
-        Duration::from_micros(self.last_us.saturating_sub(zero)).as_secs_f64()
-    }
-
-    /// All evidence by its time since the start of the first replica.
-    fn evidence(&mut self, verdict: &Verdict) -> Vec<Evidence> {
-        let zero = self.zero_us.unwrap_or(0);
-        let intact = verdict.evidence.is_empty();
-        let mut all: Vec<Evidence> = Vec::with_capacity(self.findings.len());
-        for (clock, mut evidence) in self.findings.drain(..) {
-            if let Clock::Replica(index) = clock {
-                let start = self.replicas[index].start_us.saturating_sub(zero);
-                evidence.at += Duration::from_micros(start).as_secs_f64();
-            }
-            if matches!(evidence.kind, Kind::Error | Kind::Corruption) {
-                evidence.transient = Some(intact);
-            }
-            all.push(evidence);
-        }
-        // The judge's come last: it looked when all was over.
-        all.extend(verdict.evidence.iter().cloned());
-        all.sort_by(|a, b| a.at.total_cmp(&b.at));
-        all
-    }
-
-    fn result(mut self, verdict: &Verdict, mount: Option<Report>, seed: Seed) -> Trial {
-        let seconds = self.seconds();
-        let evidence = self.evidence(verdict);
-        let mut codes = BTreeMap::new();
-        let mut kinds = BTreeMap::new();
-        for evidence in &evidence {
-            *kinds.entry(evidence.kind.name()).or_default() += 1;
-            if let Some(code) = evidence.code {
-                *codes.entry(code).or_default() += 1;
-            }
-        }
-        let commits = self.ledger.acked();
-        #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
-        let commits_per_second = if seconds > 0.0 { commits as f64 / seconds } else { 0.0 };
-        Trial {
-            arm: self.place.arm,
-            trial: self.place.trial,
-            seed,
-            started: Duration::from_micros(self.zero_us.unwrap_or(0)).as_secs_f64(),
-            seconds,
-            commits,
-            commits_per_second,
-            transactions: self.transactions,
-            busy: self.busy,
-            acked: verdict.acked,
-            lost: verdict.lost,
-            integrity: verdict.integrity.clone(),
-            first_evidence: evidence.first().map(|evidence| evidence.at),
-            codes,
-            kinds,
-            evidence: evidence.into_iter().take(KEPT).collect(),
-            mount,
-            notes: std::mem::take(&mut self.notes),
-            kept: None,
-        }
-    }
-}
-
-impl Drop for Crew<'_> {
-    fn drop(&mut self) {
-        // The replicas before their mount, or they would see it go and complain.
-        for member in &mut self.replicas {
-            if member.process.take().is_some() && !member.ended {
-                self.place.config.launcher.kill(&member.container);
-            }
-        }
-    }
 }
 
 fn crash(replica: ReplicaName, signal: &str, at: f64) -> Evidence {

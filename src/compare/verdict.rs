@@ -39,7 +39,7 @@ impl Answer {
 
 /// The answer, why, and how sure it is.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Judgement {
+pub(super) struct Judgement {
     /// The answer.
     pub answer: Answer,
     /// The reason, in a sentence.
@@ -59,13 +59,13 @@ pub fn needs_power_cut(plan: &Plan) -> bool {
 
 /// Whether another pair of trials can change nothing any more.
 #[must_use]
-pub fn is_clear(trials: &[Trial]) -> bool {
+pub(super) fn is_clear(trials: &[Trial]) -> bool {
     failures(trials, ArmName::Clean) > 0 || test(trials).p_value() <= ALPHA
 }
 
 /// What these trials say of this plan.
 #[must_use]
-pub fn judge(plan: &Plan, trials: &[Trial]) -> Judgement {
+pub(super) fn judge(plan: &Plan, trials: &[Trial]) -> Judgement {
     let p_value = test(trials).p_value();
     let (answer, because) = answer(plan, trials, p_value);
     Judgement { answer, because, p_value }
@@ -122,7 +122,7 @@ fn answer(plan: &Plan, trials: &[Trial], p_value: f64) -> (Answer, String) {
 
 /// The guarantees that the mounts saw broken.
 #[must_use]
-pub fn broken_guarantees(trials: &[Trial]) -> Vec<String> {
+pub(super) fn broken_guarantees(trials: &[Trial]) -> Vec<String> {
     let mut broken = Vec::new();
     for report in trials.iter().filter_map(|trial| trial.mount.as_ref()) {
         for fault in report.faults.iter().filter(|fault| fault.fired > 0) {
@@ -138,7 +138,7 @@ pub fn broken_guarantees(trials: &[Trial]) -> Vec<String> {
 
 /// Faults that fired, over all faulted trials.
 #[must_use]
-pub fn fired(trials: &[Trial]) -> u64 {
+pub(super) fn fired(trials: &[Trial]) -> u64 {
     let reports = trials.iter().filter_map(|trial| trial.mount.as_ref());
     reports.flat_map(|report: &Report| &report.faults).map(|fault| fault.fired).sum()
 }
@@ -245,7 +245,9 @@ mod tests {
         let judgement = judge(&plan(Target::Lock), &silent);
         assert_eq!((judgement.answer, fired(&silent)), (Answer::Undecided, 0));
         let mut idle = trials(&[(false, true); 9]);
-        idle.iter_mut().for_each(|trial| trial.commits = 0);
+        for trial in &mut idle {
+            trial.commits = 0;
+        }
         assert_eq!(judge(&plan(Target::Lock), &idle).answer, Answer::Undecided);
     }
 

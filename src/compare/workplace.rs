@@ -16,14 +16,14 @@ const LOCK: &str = "lock";
 
 /// A directory that goes when it is dropped.
 #[derive(Debug)]
-pub struct Workplace {
+pub(super) struct Workplace {
     path: PathBuf,
     _lock: Flock<File>,
 }
 
 impl Workplace {
     /// Makes one below `parent`, after clearing away what dead owners left there.
-    pub fn below(parent: &Path) -> io::Result<Self> {
+    pub(super) fn below(parent: &Path) -> io::Result<Self> {
         sweep(parent);
         let path = mkdtemp(&parent.join(format!("{PREFIX}XXXXXX")))?;
         // Locked before it has the name that others look for: nobody can take it for abandoned.
@@ -36,12 +36,12 @@ impl Workplace {
 
     /// The directory.
     #[must_use]
-    pub fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Makes a directory in it.
-    pub fn directory(&self, name: &str) -> io::Result<PathBuf> {
+    pub(super) fn directory(&self, name: &str) -> io::Result<PathBuf> {
         let path = self.path.join(name);
         fs::create_dir_all(&path)?;
         Ok(path)
@@ -56,7 +56,7 @@ impl Drop for Workplace {
 
 /// Whether this is the name of a workplace.
 #[must_use]
-pub fn is_workplace(path: &Path) -> bool {
+pub(super) fn is_workplace(path: &Path) -> bool {
     path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(PREFIX))
 }
 

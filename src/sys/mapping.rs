@@ -18,9 +18,8 @@ impl Mapping {
     pub fn of(file: &File) -> io::Result<Self> {
         let (protection, shared) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED);
         // SAFETY: a new mapping at an address of the kernel's choice; nothing refers to it yet.
-        let page = unsafe {
-            libc::mmap(ptr::null_mut(), LENGTH, protection, shared, file.as_raw_fd(), 0)
-        };
+        let page =
+            unsafe { libc::mmap(ptr::null_mut(), LENGTH, protection, shared, file.as_raw_fd(), 0) };
         if page == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(Self(page)) }
     }
 

@@ -2,10 +2,13 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should say so and fail")]
 
 mod cli;
+mod compare;
 mod containers;
 mod docker;
 mod history;
+mod mount;
 mod refuse;
+mod rig;
 mod run;
 mod swarm;
 mod trouble;

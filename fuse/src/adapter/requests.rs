@@ -1,0 +1,145 @@
+//! What an adapter does with a request before and after the file system: count it, judge it, find
+//! what its numbers stand for.
+
+use std::sync::Arc;
+
+use fuser::{LockOwner, Request, WriteFlags};
+use rustix::fs::Stat;
+use rustix::io::Errno;
+
+use super::Adapter;
+use super::convert::{caller, empty, errno};
+use crate::call::Call;
+use crate::caller::act_as;
+use crate::caps::DataPath;
+use crate::engine::{Reply, SyncKind, Syncable, Wait};
+use crate::fault::Site;
+use crate::fs::{Handle, View, VolumeFile};
+use crate::ledger::{Owner, Range};
+use crate::locks::{Wish, kind_of};
+use crate::sqlite::FileRole;
+
+impl Adapter {
+    pub(super) fn view(&self) -> &View {
+        &self.shared.view
+    }
+
+    /// Counts a call that no rule looks at.
+    pub(super) fn count(&self, call: Call) {
+        self.shared.counts.count(FileRole::Other, call);
+    }
+
+    pub(super) fn count_on(&self, file: &VolumeFile, call: Call) {
+        self.shared.counts.count(file.role(), call);
+    }
+
+    /// Counts a call, and asks the plan what becomes of it.
+    pub(super) fn judge(&self, role: FileRole, call: Call) -> crate::engine::Verdict {
+        let k = self.shared.counts.count(role, call);
+        self.engine.faults.judge(Site { view: self.view().number, role, call }, k)
+    }
+
+    pub(super) fn owner(&self, owner: LockOwner) -> Owner {
+        Owner { view: self.view().number, id: owner.0 }
+    }
+
+    /// Whether the data of this file may pass through. A setuid file may not: its bits must be
+    /// dropped when it is written, and the daemon would not see the write.
+    pub(super) fn may_pass_through(&self, stat: Option<&Stat>) -> bool {
+        let setid = stat.is_some_and(|stat| stat.st_mode & 0o6000 != 0);
+        self.shared.path.get() == DataPath::Passthrough && !setid
+    }
+
+    pub(super) fn fall_back(&self, error: &std::io::Error) {
+        if self.shared.path.set(DataPath::Direct) {
+            let reason = format!("the kernel cannot pass through to this volume: {error}");
+            tracing::warn!(view = self.view().number, "{reason}; using direct I/O");
+            // Set once; a second thread that comes here at the same time says the same.
+            let _ = self.shared.fallback.set(reason);
+        }
+    }
+
+    pub(super) fn read_data(&self, handle: u64, offset: u64, size: u32) -> Result<Vec<u8>, Errno> {
+        let handle = self.view().handle(handle)?;
+        self.count_on(&handle.file, Call::Read);
+        handle.read(offset, size as usize)
+    }
+
+    pub(super) fn write_data(
+        &self,
+        request: &Request,
+        handle: u64,
+        offset: u64,
+        data: &[u8],
+        flags: WriteFlags,
+    ) -> Result<usize, Errno> {
+        let handle = self.view().handle(handle)?;
+        self.count_on(&handle.file, Call::Write);
+        if flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID) {
+            act_as(caller(request), || handle.write(offset, data))
+        } else {
+            handle.write(offset, data)
+        }
+    }
+
+    /// Judges a record lock call and passes it on.
+    pub(super) fn record_lock(&self, node: u64, ask: Ask, reply: fuser::ReplyEmpty) {
+        let file = match self.view().node(node) {
+            Ok(file) => file,
+            Err(error) => return reply.error(errno(error)),
+        };
+        let Ask { owner, range, kind, tid, wait } = ask;
+        if let Some(kind) = kind_of(kind) {
+            let verdict = self.judge(file.role(), Call::Lock);
+            let wish = Wish { owner, range, kind, tid };
+            let reply: Reply = Box::new(move |result| empty(reply, result));
+            self.engine.lock(verdict, &file, wish, wait, reply);
+        } else {
+            self.count_on(&file, Call::Unlock);
+            empty(reply, self.engine.unlock(&file, owner, range));
+        }
+    }
+
+    pub(super) fn who_blocks(
+        &self,
+        node: u64,
+        ask: Ask,
+    ) -> Result<Option<crate::locks::Blocker>, Errno> {
+        let file = self.view().node(node)?;
+        self.count_on(&file, Call::Getlk);
+        let kind = kind_of(ask.kind).ok_or(Errno::INVAL)?;
+        let wish = Wish { owner: ask.owner, range: ask.range, kind, tid: ask.tid };
+        self.engine.blocker(&file, wish)
+    }
+
+    pub(super) fn file_to_sync(
+        &self,
+        handle: u64,
+        kind: SyncKind,
+    ) -> Result<(FileRole, Syncable), Errno> {
+        let handle: Arc<Handle> = self.view().handle(handle)?;
+        Ok((handle.file.role(), Syncable::File(handle, kind)))
+    }
+
+    pub(super) fn copy(
+        &self,
+        from: (u64, u64),
+        to: (u64, u64),
+        length: u64,
+    ) -> Result<usize, Errno> {
+        let source = self.view().handle(from.0)?;
+        let target = self.view().handle(to.0)?;
+        source.copy_to(from.1, &target, to.1, length)
+    }
+}
+
+/// A record lock request as it comes.
+#[derive(Clone, Copy)]
+pub(super) struct Ask {
+    pub(super) owner: Owner,
+    pub(super) range: Range,
+    /// `F_RDLCK`, `F_WRLCK` or `F_UNLCK`.
+    pub(super) kind: i32,
+    pub(super) tid: u32,
+    pub(super) wait: Wait,
+}

@@ -1,0 +1,250 @@
+//! `walbanger compare` as its users run it, and everything that can happen to it on the way.
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Child, Command, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use crate::rig::{Rig, names};
+use crate::util::{stderr, stdout, until};
+
+fn document(command: &mut Command) -> (Value, Option<i32>) {
+    let output = command.arg("--json").output().unwrap();
+    let document =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output:?}"));
+    (document, output.status.code())
+}
+
+#[test]
+fn dropped_locks_are_reproduced_and_the_document_follows_the_schema() {
+    let Some(rig) = Rig::new() else { return };
+    let out = rig.path("results");
+    let flags = ["--drop-lock", "--duration=2s", "--seed=5", "--bare", "--out"];
+    let (document, status) = document(rig.compare(&flags).arg(&out));
+    assert_eq!(status, Some(0), "{document:#}");
+    assert_eq!(document["verdict"], "reproduced", "{document:#}");
+    assert!(document["p_value"].as_f64().unwrap() <= 0.01);
+    assert_eq!(document["broken_guarantees"], serde_json::json!(["lock-exclusion"]));
+    assert_eq!(document["schema"]["name"], "walbanger-compare");
+    assert_eq!((&document["seed"], &document["command"]), (&5.into(), &"compare".into()));
+    let arms = document["arms"].as_array().unwrap();
+    let name = |arm: &Value| arm["name"].as_str().unwrap().to_owned();
+    assert_eq!(arms.iter().map(name).collect::<Vec<_>>(), ["bare", "clean", "faulted"]);
+    for arm in arms {
+        for field in [
+            "plan",
+            "trials",
+            "trials_with_evidence",
+            "first_evidence_median",
+            "codes",
+            "kinds",
+            "commits",
+            "commits_per_second",
+            "acked",
+            "lost",
+            "trial",
+        ] {
+            assert!(arm.get(field).is_some(), "{field}");
+        }
+        assert_eq!(arm["trials"], arm["trial"].as_array().unwrap().len());
+    }
+    assert_eq!(arms[1]["trials_with_evidence"], 0, "{document:#}");
+    assert_eq!(arms[1]["lost"], 0);
+    assert_eq!(arms[1]["commits"], arms[1]["acked"]);
+    let evidence = arms[2]["trial"][0]["evidence"].as_array().unwrap();
+    for field in ["kind", "at", "replica", "worker", "message"] {
+        assert!(evidence[0].get(field).is_some(), "{field}");
+    }
+    let report: Value =
+        serde_json::from_slice(&fs::read(out.join("report.json")).unwrap()).unwrap();
+    assert_eq!(report, document);
+    let trial = out.join("trial-001-faulted");
+    for name in ["walbanger.db", "replica-1.jsonl", "replica-2.jsonl", "replica-3.jsonl"] {
+        assert!(trial.join(name).exists(), "{name}: {:?}", names(&trial));
+    }
+    rig.assert_nothing_left();
+}
+
+#[test]
+fn a_delay_is_no_evidence() {
+    let Some(rig) = Rig::new() else { return };
+    for fault in ["--delay-lock=2ms", "--delay-fsync=10ms"] {
+        let flags = [fault, "--trials=2", "--duration=1s", "--expect=not-reproduced"];
+        let (document, status) = document(&mut rig.compare(&flags));
+        assert_eq!(status, Some(0), "{document:#}");
+        assert_eq!(document["verdict"], "not-reproduced");
+        assert_eq!(document["broken_guarantees"], serde_json::json!([]));
+        assert!(document["arms"][1]["fired"].as_u64().unwrap() > 0);
+        assert!(document["throughput_ratio"]["median"].is_number());
+    }
+    rig.assert_nothing_left();
+}
+
+#[test]
+fn a_dropped_fsync_is_not_called_harmless() {
+    let Some(rig) = Rig::new() else { return };
+    for fault in ["--drop-fsync", "--reorder-fsync"] {
+        let output = rig.compare(&[fault, "--duration=1s"]).output().unwrap();
+        assert_eq!(output.status.code(), Some(4), "{output:?}");
+        let text = stdout(&output).join("\n");
+        assert!(text.contains("Verdict: undecided"), "{text}");
+        assert!(text.contains("until the power goes"), "{text}");
+        assert!(stderr(&output).iter().any(|line| line.contains("only a power cut")));
+    }
+}
+
+#[test]
+fn what_was_expected_decides_the_status() {
+    let Some(rig) = Rig::new() else { return };
+    let short = ["--trials=1", "--duration=1s"];
+    let status = |more: &[&str]| {
+        let output = rig.compare(&short).args(more).output().unwrap();
+        (output.status.code(), stdout(&output).join("\n"))
+    };
+    let (code, text) = status(&["--expect=reproduced"]);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("Verdict: not reproduced"), "{text}");
+    assert_eq!(status(&["--expect=not-reproduced", "--expect-code=11"]).0, Some(1));
+    assert_eq!(status(&[]).0, Some(0));
+}
+
+#[test]
+fn one_view_may_serve_all_and_the_journal_may_be_deleted() {
+    let Some(rig) = Rig::new() else { return };
+    let flags = ["--trials=1", "--duration=1s", "--views=1", "--journal-mode=delete"];
+    let (document, status) = document(&mut rig.compare(&flags));
+    assert_eq!(status, Some(0), "{document:#}");
+    assert_eq!(document["arms"][1]["trial"][0]["mount"]["views"].as_array().unwrap().len(), 1);
+    assert_eq!(document["settings"]["journal_mode"], "delete");
+}
+
+#[test]
+fn without_passthrough_several_views_are_no_baseline() {
+    let Some(rig) = Rig::new() else { return };
+    let flags = ["--trials=1", "--duration=1s", "--data=direct"];
+    // Asked for by number it is refused, otherwise all replicas share one view.
+    let output = rig.compare(&flags).arg("--views=2").output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    assert!(stderr(&output).last().unwrap().contains("not coherent"), "{output:?}");
+    let output = rig.compare(&flags).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(stderr(&output).iter().any(|line| line.contains("share one view")), "{output:?}");
+    rig.assert_nothing_left();
+}
+
+#[test]
+fn places_that_hold_something_are_refused() {
+    let Some(rig) = Rig::new() else { return };
+    fs::write(rig.path("volume/photo.jpg"), "somebody's").unwrap();
+    for (flag, place, why) in [
+        ("--volume", "volume", "not empty"),
+        ("--volume", "nothing", "no such directory"),
+        ("--out", "volume", "not empty"),
+    ] {
+        let output = rig.compare(&[flag]).arg(rig.path(place)).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        assert!(stderr(&output).last().unwrap().contains(why), "{output:?}");
+    }
+    assert_eq!(names(&rig.path("volume")), ["photo.jpg"]);
+    rig.assert_nothing_left();
+}
+
+#[test]
+fn a_full_disk_is_told_in_one_line() {
+    let Some(rig) = Rig::new() else { return };
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let script = format!(
+        "mount -t tmpfs -o size=200k none {0} && exec {1} compare --volume {0} --trials 1",
+        rig.path("volume").display(),
+        assert_cmd::cargo::cargo_bin("walbanger").display()
+    );
+    let output = Command::new("unshare")
+        .args(["--mount", "sh", "-c", &script])
+        .env("TMPDIR", rig.path("tmp"))
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    let lines = stderr(&output);
+    let told = lines.iter().filter(|line| line.starts_with("walbanger: ")).collect::<Vec<_>>();
+    assert!(told.len() == 1 && told[0].contains("disk is full"), "{lines:#?}");
+    rig.assert_nothing_left();
+}
+
+/// Starts a long comparison and waits until its replicas are at work.
+fn started(rig: &Rig) -> Child {
+    let child = rig
+        .compare(&["--duration=1h", "--trials=1"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    until("three replicas run on three views", || {
+        let replicas = rig.processes().iter().filter(|(_, line)| line.contains(" run ")).count();
+        replicas == 3
+    });
+    child
+}
+
+fn signal(child: &Child, signal: Signal) {
+    kill(Pid::from_raw(child.id().try_into().unwrap()), signal).unwrap();
+}
+
+#[test]
+fn an_interrupted_comparison_cleans_up() {
+    let Some(rig) = Rig::new() else { return };
+    for sent in [Signal::SIGINT, Signal::SIGTERM] {
+        let child = started(&rig);
+        signal(&child, sent);
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.signal(), Some(sent as i32), "{output:?}");
+        assert!(
+            stdout(&output).join("\n").contains("Verdict: undecided: stopped by"),
+            "{output:?}"
+        );
+        rig.assert_nothing_left();
+    }
+}
+
+#[test]
+fn a_killed_comparison_leaves_nothing_that_the_next_one_does_not_clear() {
+    let Some(rig) = Rig::new() else { return };
+    let child = started(&rig);
+    signal(&child, Signal::SIGKILL);
+    child.wait_with_output().unwrap();
+    until("replicas and mount end by themselves", || {
+        rig.processes().is_empty() && rig.mounts().is_empty()
+    });
+    assert_eq!(names(&rig.path("tmp")).len(), 1, "its directory is left");
+    let output = rig.compare(&["--trials=1", "--duration=1s"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    rig.assert_nothing_left();
+}
+
+#[test]
+fn a_killed_mount_ends_the_comparison_with_the_reason() {
+    let Some(rig) = Rig::new() else { return };
+    let child = started(&rig);
+    kill(rig.process("mount").unwrap(), Signal::SIGKILL).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    let last = stderr(&output).pop().unwrap();
+    assert!(last.contains("the mount failed") && last.contains("before its time"), "{last}");
+    rig.assert_nothing_left();
+}
+
+#[test]
+fn a_killed_replica_ends_the_comparison_with_the_reason() {
+    let Some(rig) = Rig::new() else { return };
+    let child = started(&rig);
+    kill(rig.process("run").unwrap(), Signal::SIGKILL).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    let last = stderr(&output).pop().unwrap();
+    assert!(last.contains("failed: signal: 9"), "{last}");
+    rig.assert_nothing_left();
+}

@@ -1,0 +1,206 @@
+//! `walbanger mount` as its users run it.
+
+use std::fs;
+use std::process::Command;
+
+use nix::sys::signal::Signal;
+
+use crate::rig::{Rig, names};
+use crate::util::{stderr, stdout, until, walbanger};
+
+#[test]
+fn a_bare_fault_flag_works_and_the_summary_tells_what_it_did() {
+    let Some(rig) = Rig::new() else { return };
+    let mut mount = rig.mount(1, &["--delay-fsync"]);
+    assert!(mount.lines[0].contains("kernel passthrough"), "{:?}", mount.lines);
+    assert!(mount.lines[0].contains("--delay-fsync=50ms"), "{:?}", mount.lines);
+    let file = fs::File::create(rig.path("view1/file")).unwrap();
+    file.sync_all().unwrap();
+    drop(file);
+    mount.signal(Signal::SIGTERM);
+    let ended = mount.finish();
+    let text = ended.lines.join("\n");
+    assert!(text.contains("1 fsync"), "{text}");
+    assert!(text.contains("--delay-fsync=50ms: fired on 1 of 1 calls."), "{text}");
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&ended.status), Some(15));
+    assert_eq!(ended.stderr, "");
+    assert_eq!(rig.mounts().len(), 0);
+    assert_eq!(names(&rig.path("volume")), ["file"]);
+}
+
+#[test]
+fn umount_from_outside_ends_it() {
+    let Some(rig) = Rig::new() else { return };
+    let mut mount = rig.mount(2, &[]);
+    for view in ["view1", "view2"] {
+        assert!(Command::new("umount").arg(rig.path(view)).status().unwrap().success());
+    }
+    let ended = mount.finish();
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    assert!(ended.lines.last().unwrap().starts_with("Calls: "), "{ended:?}");
+}
+
+#[test]
+fn the_document_follows_the_schema() {
+    let Some(rig) = Rig::new() else { return };
+    let mut command = walbanger();
+    command.args(["mount", "--json", "--supervised", "--seed=9", "--drop-lock=0.5"]);
+    command.args(["volume", "view1"].map(|name| rig.path(name)));
+    let mut mount = crate::util::Replica::start(&mut command);
+    assert_eq!(mount.lines, [r#"{"ready":true}"#]);
+    // The end of standard input ends it: whoever started it may be dead.
+    mount.close_stdin();
+    let ended = mount.finish();
+    assert_eq!(ended.status.code(), Some(0));
+    let document: serde_json::Value = serde_json::from_str(&ended.lines[1]).unwrap();
+    assert_eq!(document["schema"]["name"], "walbanger-mount");
+    assert_eq!(document["schema"]["version"], 1);
+    assert_eq!(document["seed"], 9);
+    assert_eq!(document["command"], "mount");
+    assert_eq!(document["views"][0]["data"], "passthrough");
+    assert_eq!(document["faults"][0]["flag"], "--drop-lock=0.5");
+    assert_eq!(document["faults"][0]["guarantee"], "lock-exclusion");
+    for field in ["walbanger", "sqlite", "kernel"] {
+        assert!(document[field].is_string(), "{field}");
+    }
+}
+
+#[test]
+fn a_view_whose_daemon_was_killed_is_cleared_by_the_next_mount() {
+    let Some(rig) = Rig::new() else { return };
+    let mut dead = rig.mount(2, &[]);
+    fs::write(rig.path("view1/kept"), "data").unwrap();
+    dead.signal(Signal::SIGKILL);
+    dead.finish();
+    assert!(fs::metadata(rig.path("view1")).is_err(), "nobody serves it");
+    let mut next = rig.mount(2, &[]);
+    assert!(next.lines[0].starts_with("Cleared the stale view "), "{:?}", next.lines);
+    next.until("Mounted");
+    assert_eq!(fs::read_to_string(rig.path("view2/kept")).unwrap(), "data");
+    next.signal(Signal::SIGINT);
+    next.finish();
+    assert_eq!(rig.mounts().len(), 0);
+}
+
+#[test]
+fn what_cannot_be_mounted_is_refused_in_one_line() {
+    let Some(rig) = Rig::new() else { return };
+    fs::write(rig.path("text"), "").unwrap();
+    fs::write(rig.path("view2/full"), "").unwrap();
+    fs::create_dir(rig.path("volume/inside")).unwrap();
+    fs::write(rig.path("volume/photo.jpg"), "somebody's").unwrap();
+    let mount = |args: &[&str]| {
+        let word = |arg: &&str| -> std::ffi::OsString {
+            if arg.starts_with('-') { (*arg).into() } else { rig.path(arg).into_os_string() }
+        };
+        walbanger().arg("mount").args(args.iter().map(word)).output().unwrap()
+    };
+    for (args, why) in [
+        (&["nothing", "view1"][..], "does not exist"),
+        (&["text", "view1"], "not a directory"),
+        (&["volume", "nothing"], "does not exist"),
+        (&["volume", "view2"], "not empty"),
+        (&["volume", "volume/inside"], "inside one another"),
+        (&["volume/inside", "volume"], "inside one another"),
+        (&["volume", "view1", "view1"], "overlap"),
+        (&["--drop-lock", "volume", "view1"], "is not walbanger's"),
+        (&["--drop-lock", "--locks=local", "view3", "view1"], "local locks"),
+    ] {
+        let output = mount(args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {output:?}");
+        let lines = stderr(&output);
+        assert_eq!(lines.len(), 1, "{args:?}: {lines:#?}");
+        assert!(lines[0].contains(why), "{args:?}: {lines:#?}");
+        assert!(stdout(&output).is_empty());
+    }
+    for bad in ["--drop-lock=1.5", "--delay-fsync=soon", "--no-such-flag", "--reorder-lock=0"] {
+        let output = mount(&[bad, "volume", "view1"]);
+        assert_eq!(output.status.code(), Some(2), "{bad}: {output:?}");
+        assert!(stderr(&output)[0].contains(bad.split('=').next().unwrap()), "{output:?}");
+    }
+    assert_eq!(rig.mounts().len(), 0);
+}
+
+#[test]
+fn a_machine_without_fuse_is_told_what_is_missing() {
+    let Some(rig) = Rig::new() else { return };
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let mount = format!(
+        "{} mount {} {}",
+        assert_cmd::cargo::cargo_bin("walbanger").display(),
+        rig.path("volume").display(),
+        rig.path("view1").display()
+    );
+    for (script, why) in [
+        (format!("mount -t tmpfs none /dev && exec {mount}"), "no /dev/fuse"),
+        (
+            format!(
+                "chmod 755 {0}; exec setpriv --reuid=65534 --clear-groups \
+                  env PATH=/nowhere {mount}",
+                rig.path("").display()
+            ),
+            "root",
+        ),
+    ] {
+        // In a mount namespace of its own, so that /dev of the machine stays as it is.
+        let output =
+            Command::new("unshare").args(["--mount", "sh", "-c", &script]).output().unwrap();
+        assert_eq!(output.status.code(), Some(3), "{script}: {output:?}");
+        let lines = stderr(&output);
+        assert!(lines.len() == 1 && lines[0].contains(why), "{script}: {lines:#?}");
+    }
+}
+
+#[test]
+fn replicas_on_clean_views_and_on_the_volume_are_quiet() {
+    let Some(rig) = Rig::new() else { return };
+    let mut mount = rig.mount(3, &[]);
+    let run = |place: &str| {
+        let mut command = walbanger();
+        command.arg("run").arg(rig.path(place).join("walbanger.db"));
+        crate::util::Replica::start(command.args(["--workers=2", "--duration=4s"]))
+    };
+    let mut replicas: Vec<_> = ["view1", "view2", "view3", "volume"].map(run).into();
+    for replica in &mut replicas {
+        let ended = replica.finish();
+        assert_eq!(ended.status.code(), Some(0), "{ended:#?}");
+        assert_eq!(ended.lines.len(), 1, "{ended:#?}");
+    }
+    mount.signal(Signal::SIGTERM);
+    let text = mount.finish().lines.join("\n");
+    assert!(!text.contains("Ledger"), "{text}");
+    for never in [" read", " write"] {
+        assert!(!text.contains(never), "data passes the daemon by: {text}");
+    }
+    for always in [" lock", " unlock", " fsync"] {
+        assert!(text.contains(always), "{text}");
+    }
+}
+
+#[test]
+fn replicas_whose_locks_are_dropped_complain() {
+    let Some(rig) = Rig::new() else { return };
+    let mut mount = rig.mount(2, &["--drop-lock"]);
+    let run = |view: &str| {
+        let mut command = walbanger();
+        command.arg("run").arg(rig.path(view).join("walbanger.db")).arg("--workers=2");
+        crate::util::Replica::start(&mut command)
+    };
+    // A replica may crash by a mapping that was cut short: that is a complaint, too. Whoever goes
+    // comes back, until one has complained.
+    let mut replicas = [run("view1"), run("view2")];
+    let complains = |replica: &mut crate::util::Replica| replica.line().is_some();
+    let (first, second) = replicas.split_at_mut(1);
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| complains(&mut second[0]));
+        let one = complains(&mut first[0]);
+        assert!(one || other.join().unwrap(), "neither complained");
+    });
+    drop(replicas);
+    mount.signal(Signal::SIGTERM);
+    let text = mount.finish().lines.join("\n");
+    assert!(text.contains("Ledger: ") && text.contains("(drop-lock)"), "{text}");
+    until("no view is left", || rig.mounts().is_empty());
+}

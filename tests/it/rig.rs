@@ -1,0 +1,99 @@
+//! What tests with mounts share: whether there is FUSE, views of a volume, and what is left over.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+use crate::util::{Replica, walbanger};
+
+/// Whether FUSE can be used. Where it must be (under `CI=true` or `WALBANGER_REQUIRE_FUSE=1`), it
+/// is a failure if not; elsewhere the skipping is loud.
+pub(crate) fn have_fuse() -> bool {
+    let Err(reason) = walbanger_fuse::require_fuse() else { return true };
+    let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    assert!(!set("CI") && !set("WALBANGER_REQUIRE_FUSE"), "FUSE is required here: {reason}");
+    writeln!(std::io::stderr().lock(), "SKIPPED: no FUSE on this machine: {reason}").unwrap();
+    false
+}
+
+/// A volume and directories for views.
+pub(crate) struct Rig {
+    directory: TempDir,
+}
+
+impl Rig {
+    /// `None` where FUSE is missing.
+    pub(crate) fn new() -> Option<Self> {
+        if !have_fuse() {
+            return None;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["volume", "view1", "view2", "view3", "tmp"] {
+            fs::create_dir(directory.path().join(name)).unwrap();
+        }
+        Some(Self { directory })
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Mounts the first `views` views and waits until they are up.
+    pub(crate) fn mount(&self, views: usize, flags: &[&str]) -> Replica {
+        let mut command = walbanger();
+        command.arg("mount").args(flags).arg(self.path("volume"));
+        command.args((1..=views).map(|view| self.path(&format!("view{view}"))));
+        Replica::start(&mut command)
+    }
+
+    /// The command line of a comparison that keeps its temporary files in this rig.
+    pub(crate) fn compare(&self, flags: &[&str]) -> std::process::Command {
+        let mut command = walbanger();
+        command.arg("compare").args(flags).env("TMPDIR", self.path("tmp"));
+        command
+    }
+
+    /// Processes that have this rig's directory on their command line.
+    pub(crate) fn processes(&self) -> Vec<(Pid, String)> {
+        let needle = self.directory.path().to_str().unwrap().to_owned();
+        let mut found = Vec::new();
+        for entry in fs::read_dir("/proc").unwrap().flatten() {
+            let Ok(pid) = entry.file_name().to_string_lossy().parse() else { continue };
+            let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line).replace('\0', " ");
+            if line.contains(&needle) && line.contains("walbanger ") {
+                found.push((Pid::from_raw(pid), line));
+            }
+        }
+        found
+    }
+
+    /// The first process with `word` as its command.
+    pub(crate) fn process(&self, word: &str) -> Option<Pid> {
+        let word = format!("walbanger {word} ");
+        self.processes().into_iter().find(|(_, line)| line.contains(&word)).map(|(pid, _)| pid)
+    }
+
+    /// Views that are mounted below this rig.
+    pub(crate) fn mounts(&self) -> Vec<PathBuf> {
+        let below = |mount: &PathBuf| mount.starts_with(self.directory.path());
+        walbanger_fuse::our_mounts().into_iter().filter(below).collect()
+    }
+
+    /// Asserts that no process, mount or temporary file is left.
+    pub(crate) fn assert_nothing_left(&self) {
+        assert_eq!(self.processes(), []);
+        assert_eq!(self.mounts(), Vec::<PathBuf>::new());
+        assert_eq!(names(&self.path("tmp")), Vec::<String>::new());
+    }
+}
+
+/// The names in a directory.
+pub(crate) fn names(directory: &Path) -> Vec<String> {
+    let name = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name();
+    let entries = fs::read_dir(directory).unwrap().map(name);
+    entries.map(|name| name.to_string_lossy().into_owned()).collect()
+}
