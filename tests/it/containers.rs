@@ -8,7 +8,7 @@ use std::process::Command;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::docker::{Container, Engine, Image, docker, have_fuse, run, script, views_below};
+use crate::docker::{Container, Engine, Image, docker, have_views, run, script, views_below};
 use crate::util::{Place, Replica, stderr, stdout, until, walbanger};
 
 /// How many commits the database at `path` has seen.
@@ -84,12 +84,12 @@ fn arm<'a>(document: &'a Value, name: &str) -> &'a Value {
 #[test]
 fn a_comparison_over_containers_tells_a_broken_lock_from_a_sound_one() {
     let Some(engine) = Engine::turn() else { return };
-    if !have_fuse() {
+    if !have_views() {
         return;
     }
     let (image, place) = (engine.image(), Place::new());
     let output =
-        run(&mut compare(&image, place.path(), "--drop-lock --trials 3 --duration 5s --json"));
+        run(&mut compare(&image, place.path(), "--drop-lock --trials 2 --duration 3s --json"));
     let document: Value = serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|error| panic!("{error}: {output:?}"));
     let evidence = |name: &str| arm(&document, name)["trials_with_evidence"].as_u64().unwrap();
@@ -103,7 +103,7 @@ fn a_comparison_over_containers_tells_a_broken_lock_from_a_sound_one() {
 #[test]
 fn a_comparison_that_is_ended_takes_its_containers_and_views_along() {
     let Some(engine) = Engine::turn() else { return };
-    if !have_fuse() {
+    if !have_views() {
         return;
     }
     let (image, place) = (engine.image(), Place::new());

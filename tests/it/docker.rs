@@ -7,6 +7,7 @@ use std::process::{Command, Output};
 
 use nix::fcntl::{Flock, FlockArg};
 
+use crate::rig::have_fuse;
 use crate::util::{stderr, stdout};
 
 /// The Engine, for one test at a time: it is one for the whole machine, and so is its swarm.
@@ -42,11 +43,12 @@ impl Engine {
 
     /// A swarm: the one there is, or one for this test.
     pub(crate) fn swarm(&self) -> Swarm {
-        let own = !self.is_in_swarm();
-        if own {
-            docker("swarm init --advertise-addr 127.0.0.1");
+        if self.is_in_swarm() {
+            return Swarm::Found;
         }
-        Swarm { own }
+        let bridge = docker("network ls --quiet --filter name=^docker_gwbridge$").is_empty();
+        docker("swarm init --advertise-addr 127.0.0.1");
+        Swarm::Made { bridge }
     }
 
     pub(crate) fn is_in_swarm(&self) -> bool {
@@ -54,15 +56,16 @@ impl Engine {
     }
 }
 
-/// Whether views can be mounted as the scripts mount them; says so if not.
-pub(crate) fn have_fuse() -> bool {
-    let reason = match walbanger_fuse::require_fuse() {
-        Ok(()) if nix::unistd::geteuid().is_root() => return true,
-        Ok(()) => "not root".to_owned(),
-        Err(reason) => reason,
-    };
-    missing("WALBANGER_REQUIRE_FUSE", &format!("no FUSE: {reason}"));
-    false
+/// Whether containers can be given views: the Engine, which is root, reads only those of root.
+pub(crate) fn have_views() -> bool {
+    if !have_fuse() {
+        return false;
+    }
+    let root = nix::unistd::geteuid().is_root();
+    if !root {
+        missing("WALBANGER_REQUIRE_FUSE", "containers can be given views by root only");
+    }
+    root
 }
 
 /// Fails where nothing may be missing, and says that the test is skipped elsewhere.
@@ -83,14 +86,20 @@ impl Drop for Image {
 }
 
 /// A swarm that is left if it was made here.
-pub(crate) struct Swarm {
-    own: bool,
+pub(crate) enum Swarm {
+    Found,
+    /// With the bridge that the Engine makes for its first swarm and keeps when it leaves.
+    Made {
+        bridge: bool,
+    },
 }
 
 impl Drop for Swarm {
     fn drop(&mut self) {
-        if self.own {
-            let _ = Command::new("docker").args(["swarm", "leave", "--force"]).output();
+        let Self::Made { bridge } = *self else { return };
+        let _ = Command::new("docker").args(["swarm", "leave", "--force"]).output();
+        if bridge {
+            let _ = Command::new("docker").args(["network", "rm", "docker_gwbridge"]).output();
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::docker::{Engine, Image, docker, have_fuse, run, script, views_below};
+use crate::docker::{Engine, Image, docker, have_views, run, script, views_below};
 use crate::util::{Place, stderr, stdout, until};
 
 /// How long a healthy volume must be quiet here.
@@ -108,7 +108,7 @@ fn three_replicas_on_one_volume_are_quiet_and_leave_nothing() {
 #[test]
 fn three_replicas_on_views_complain_only_of_dropped_locks() {
     let Some(engine) = Engine::turn() else { return };
-    if !have_fuse() {
+    if !have_views() {
         return;
     }
     let (image, place) = (engine.image(), Place::new());
@@ -141,7 +141,7 @@ fn three_replicas_on_views_complain_only_of_dropped_locks() {
 #[test]
 fn a_swarm_whose_mount_was_killed_is_cleared_away() {
     let Some(engine) = Engine::turn() else { return };
-    if !have_fuse() {
+    if !have_views() {
         return;
     }
     let (image, place) = (engine.image(), Place::new());
