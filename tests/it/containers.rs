@@ -8,7 +8,9 @@ use std::process::Command;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::docker::{Container, Engine, Image, docker, have_views, run, script, views_below};
+use crate::docker::{
+    Container, Engine, Image, docker, have_views, image, run, script, views_below,
+};
 use crate::util::{Place, Replica, stderr, stdout, until, walbanger};
 
 /// How many commits the database at `path` has seen.
@@ -21,7 +23,7 @@ fn version(path: &Path) -> i64 {
 #[test]
 fn the_image_bangs_by_default_and_ends_with_sigterm_as_process_1() {
     let Some(engine) = Engine::turn() else { return };
-    let image = engine.image();
+    let image = image(&engine);
     let container = Container(format!("{}-default", image.0));
     docker(&format!("run --detach --network none --name {} {}", container.0, image.0));
     let logs = || docker(&format!("logs {}", container.0));
@@ -37,7 +39,7 @@ fn the_image_bangs_by_default_and_ends_with_sigterm_as_process_1() {
 #[test]
 fn a_container_beside_the_host_is_quiet_on_both_sides() {
     let Some(engine) = Engine::turn() else { return };
-    let image = engine.image();
+    let image = image(&engine);
     let place = Place::new();
     let database = place.path().join("walbanger.db");
     let here = |name: &str| {
@@ -87,7 +89,7 @@ fn a_comparison_over_containers_tells_a_broken_lock_from_a_sound_one() {
     if !have_views() {
         return;
     }
-    let (image, place) = (engine.image(), Place::new());
+    let (image, place) = (image(&engine), Place::new());
     let output =
         run(&mut compare(&image, place.path(), "--drop-lock --trials 2 --duration 3s --json"));
     let document: Value = serde_json::from_slice(&output.stdout)
@@ -106,7 +108,7 @@ fn a_comparison_that_is_ended_takes_its_containers_and_views_along() {
     if !have_views() {
         return;
     }
-    let (image, place) = (engine.image(), Place::new());
+    let (image, place) = (image(&engine), Place::new());
     for signal in [Signal::SIGINT, Signal::SIGKILL] {
         let options = "--trials 1 --duration 10m --replicas 2";
         let mut child = compare(&image, place.path(), options).spawn().unwrap();

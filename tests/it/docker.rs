@@ -31,29 +31,29 @@ impl Engine {
         missing("WALBANGER_REQUIRE_DOCKER", &format!("no Docker Engine: {reason}"));
         None
     }
+}
 
-    /// Builds the image under a name of this test process.
-    pub(crate) fn image(&self) -> Image {
-        let image = Image(format!("walbanger-test-{}", std::process::id()));
-        let built = script("image").env("IMAGE", &image.0).output().unwrap();
-        assert!(built.status.success(), "{built:?}");
-        assert_eq!(stdout(&built), [format!("Built image {}.", image.0)]);
-        image
-    }
+/// Builds the image under a name of this test process.
+pub(crate) fn image(_turn: &Engine) -> Image {
+    let image = Image(format!("walbanger-test-{}", std::process::id()));
+    let built = script("image").env("IMAGE", &image.0).output().unwrap();
+    assert!(built.status.success(), "{built:?}");
+    assert_eq!(stdout(&built), [format!("Built image {}.", image.0)]);
+    image
+}
 
-    /// A swarm: the one there is, or one for this test.
-    pub(crate) fn swarm(&self) -> Swarm {
-        if self.is_in_swarm() {
-            return Swarm::Found;
-        }
-        let bridge = docker("network ls --quiet --filter name=^docker_gwbridge$").is_empty();
-        docker("swarm init --advertise-addr 127.0.0.1");
-        Swarm::Made { bridge }
+/// A swarm: the one there is, or one for this test.
+pub(crate) fn swarm(_turn: &Engine) -> Swarm {
+    if is_in_swarm() {
+        return Swarm::Found;
     }
+    let bridge = docker("network ls --quiet --filter name=^docker_gwbridge$").is_empty();
+    docker("swarm init --advertise-addr 127.0.0.1");
+    Swarm::Made { bridge }
+}
 
-    pub(crate) fn is_in_swarm(&self) -> bool {
-        docker("info --format {{.Swarm.LocalNodeState}}") == ["active"]
-    }
+pub(crate) fn is_in_swarm() -> bool {
+    docker("info --format {{.Swarm.LocalNodeState}}") == ["active"]
 }
 
 /// Whether containers can be given views: the Engine, which is root, reads only those of root.

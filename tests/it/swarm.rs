@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::docker::{Engine, Image, docker, have_views, run, script, views_below};
+use crate::docker::{
+    Engine, Image, docker, have_views, image, is_in_swarm, run, script, swarm, views_below,
+};
 use crate::util::{Place, stderr, stdout, until};
 
 /// How long a healthy volume must be quiet here.
@@ -75,14 +77,14 @@ impl Drop for Service<'_> {
 #[test]
 fn three_replicas_on_one_volume_are_quiet_and_leave_nothing() {
     let Some(engine) = Engine::turn() else { return };
-    let (image, place) = (engine.image(), Place::new());
+    let (image, place) = (image(&engine), Place::new());
     let service = Service::new(&place, &image);
-    if !engine.is_in_swarm() {
+    if !is_in_swarm() {
         let output = service.up(&[]);
         assert_eq!(output.status.code(), Some(3), "{output:?}");
         assert!(stderr(&output)[0].ends_with("docker swarm init --advertise-addr 127.0.0.1"));
     }
-    let _swarm = engine.swarm();
+    let _swarm = swarm(&engine);
     let output = service.up(&[]);
     assert!(output.status.success(), "{output:?}");
     until("three replicas open", || service.opened() >= 3);
@@ -111,8 +113,8 @@ fn three_replicas_on_views_complain_only_of_dropped_locks() {
     if !have_views() {
         return;
     }
-    let (image, place) = (engine.image(), Place::new());
-    let _swarm = engine.swarm();
+    let (image, place) = (image(&engine), Place::new());
+    let _swarm = swarm(&engine);
     let service = Service::new(&place, &image);
 
     let refused = service.up(&["--drop-lock=1.5"]);
@@ -144,8 +146,8 @@ fn a_swarm_whose_mount_was_killed_is_cleared_away() {
     if !have_views() {
         return;
     }
-    let (image, place) = (engine.image(), Place::new());
-    let _swarm = engine.swarm();
+    let (image, place) = (image(&engine), Place::new());
+    let _swarm = swarm(&engine);
     let service = Service::new(&place, &image);
     assert!(service.up(&["--views"]).status.success());
     kill(service.daemon(), Signal::SIGKILL).unwrap();
