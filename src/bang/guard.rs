@@ -79,6 +79,9 @@ pub(super) fn admit(settings: &Settings) -> Result<Found, Refusal> {
     if !directory.is_dir() {
         return Err(Refusal::NoDirectory(directory.to_owned()));
     }
+    if settings.existing == Existing::Trust {
+        return Ok(Found::Ours);
+    }
     let found = inspect(&settings.path)?;
     writable(directory)?;
     if found == Found::Ours || settings.path.exists() {

@@ -13,7 +13,7 @@ use super::complaints::{Complaints, Detail, Hearer, say};
 use super::guard::{self, Refusal};
 use super::rendezvous::Rendezvous;
 use super::report::Report;
-use super::settings::{BadSettings, Settings};
+use super::settings::{BadSettings, Existing, Settings};
 use super::shared::{Counters, Shared};
 use super::watch::{self, Progress, Pulse};
 use super::worker::{Habit, Worker};
@@ -146,7 +146,7 @@ fn share(settings: Settings, session: &Session, history: Option<Writer>, start: 
     Shared {
         start,
         stop: Arc::new(AtomicBool::new(false)),
-        established: AtomicBool::new(false),
+        established: AtomicBool::new(settings.existing == Existing::Trust),
         floor: AtomicU64::new(0),
         counters: Counters::default(),
         complaints: Complaints::new(hearer),

@@ -84,6 +84,9 @@ pub enum Existing {
     Keep,
     /// Remove it and its sidecar files first, if it is ours.
     Reset,
+    /// It was made for this replica, whatever it looks like by now: what does not look like it is
+    /// evidence, and nothing is made in its place.
+    Trust,
 }
 
 /// What one replica is to do. [`Settings::check`] says whether it can be done.

@@ -38,6 +38,10 @@ pub struct RunArgs {
     #[arg(short, long)]
     reset: bool,
 
+    /// Take the database for walbanger's, whatever it looks like
+    #[arg(long, hide = true, conflicts_with = "reset")]
+    trust: bool,
+
     /// How long to run [default: until a signal]
     #[arg(short, long, value_parser = duration, value_name = "TIME")]
     duration: Option<Duration>,
@@ -159,10 +163,14 @@ impl WorkloadArgs {
 
 /// Runs one replica.
 pub(super) fn execute(args: RunArgs) -> anyhow::Result<Exit> {
-    let RunArgs { path, reset, duration, workload, output } = args;
+    let RunArgs { path, reset, trust, duration, workload, output } = args;
     let replica = output.replica.clone().unwrap_or_else(own_name);
     let mut settings = workload.settings(path, replica, duration)?;
-    settings.existing = if reset { Existing::Reset } else { Existing::Keep };
+    settings.existing = match (reset, trust) {
+        (true, _) => Existing::Reset,
+        (false, true) => Existing::Trust,
+        (false, false) => Existing::Keep,
+    };
     let stop = stop::channel();
     if output.until_stdin_closes {
         stop::with_stdin(stop.0.clone());

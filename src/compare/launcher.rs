@@ -95,7 +95,7 @@ impl Launcher {
                 command
             }
         };
-        command.args(["--events", "--until-stdin-closes"]).args(flags(settings));
+        command.args(["--events", "--until-stdin-closes", "--trust"]).args(flags(settings));
         Ok(command)
     }
 

@@ -114,8 +114,8 @@ fn answer(plan: &Plan, trials: &[Trial], p_value: f64) -> (Answer, String) {
     }
     let rate = highest_silent_rate(faulted) * 100.0;
     let because = format!(
-        "no evidence in {faulted} faulted and {clean} clean trials; if the fault shows in more \
-         than {rate:.0} % of such trials, this happens in 5 of 100 comparisons"
+        "no evidence in {faulted} faulted and {clean} clean trials; a fault that shows in more \
+         than {rate:.0} % of such trials stays silent in fewer than 5 of 100 such comparisons"
     );
     say(Answer::NotReproduced, because)
 }

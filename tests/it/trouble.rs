@@ -150,3 +150,20 @@ fn a_mapping_that_shrinks_kills_and_the_last_line_says_so() {
     });
     assert_eq!(ended.status.signal(), Some(nix::libc::SIGBUS));
 }
+
+#[test]
+fn a_database_that_is_known_to_be_ours_is_evidence_whatever_it_looks_like() {
+    for content in ["", "this was a database once"] {
+        let place = Place::new();
+        std::fs::write(place.database(), content).unwrap();
+        let output = place.run("--trust --duration 500ms");
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let kind = if content.is_empty() { "lost commit" } else { "26 SQLITE_NOTADB" };
+        assert!(stdout(&output).iter().any(|line| line.contains(kind)), "{output:?}");
+        assert_eq!(
+            std::fs::read(place.database()).unwrap(),
+            content.as_bytes(),
+            "nothing was made"
+        );
+    }
+}
