@@ -31,6 +31,7 @@ mod backing;
 mod call;
 mod caller;
 mod caps;
+mod deadlock;
 mod engine;
 mod fault;
 mod findings;

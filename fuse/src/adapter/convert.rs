@@ -103,13 +103,10 @@ pub(super) fn when(time: TimeOrNow) -> When {
         TimeOrNow::SpecificTime(time) => match time.duration_since(UNIX_EPOCH) {
             Ok(since) => When::At(since.as_secs().cast_signed(), since.subsec_nanos()),
             Err(before) => {
-                // Before 1970: whole seconds down, nanoseconds up.
+                // Before 1970 the library takes the nanoseconds, which count upwards, away with
+                // the seconds; this undoes it.
                 let before = before.duration();
-                let seconds = -before.as_secs().cast_signed();
-                match before.subsec_nanos() {
-                    0 => When::At(seconds, 0),
-                    nanoseconds => When::At(seconds - 1, 1_000_000_000 - nanoseconds),
-                }
+                When::At(-before.as_secs().cast_signed(), before.subsec_nanos())
             }
         },
     }

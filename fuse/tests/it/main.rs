@@ -9,3 +9,4 @@ mod lifetime;
 mod locks;
 mod names;
 mod rig;
+mod same;
