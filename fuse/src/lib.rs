@@ -38,6 +38,7 @@ mod findings;
 mod fs;
 mod kernel;
 mod ledger;
+mod limits;
 mod locks;
 mod mount;
 mod park;

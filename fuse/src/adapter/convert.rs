@@ -8,6 +8,7 @@ use rustix::io::Errno;
 
 use crate::caller::Caller;
 use crate::fs::{Found, When, Xattr};
+use crate::limits;
 
 /// Nothing is cached: what changed behind the view's back is seen at once.
 pub(super) const NO_TTL: Duration = Duration::ZERO;
@@ -17,6 +18,7 @@ pub(super) fn caller(request: &Request) -> Caller {
 }
 
 pub(super) fn errno(error: Errno) -> fuser::Errno {
+    limits::watch(error);
     fuser::Errno::from_i32(error.raw_os_error())
 }
 
