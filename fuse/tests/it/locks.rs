@@ -168,3 +168,26 @@ fn flock_is_the_business_of_each_view() {
     a.kill();
     until("it goes with its process", || b.ask("flock") == "ok");
 }
+
+/// Runs the fight and returns what it says.
+fn fight(rig: &Rig, processes: u32, circles: &str, paths: &[std::path::PathBuf]) {
+    std::fs::write(rig.volume("fight"), "").unwrap();
+    let output = std::process::Command::new("python3")
+        .args(["-c", include_str!("fight.py"), &processes.to_string(), "60", circles])
+        .arg(rig.dir().join("cells"))
+        .args(paths)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("granted"), "{said}\n{errors}");
+    assert_eq!(rig.report().double_grants, 0);
+}
+
+#[test]
+fn no_byte_is_ever_owned_twice_whoever_fights_for_it_and_dies() {
+    let Some(rig) = views(2, vec![]) else { return };
+    let paths = [rig.volume("fight"), rig.view(1, "fight"), rig.view(2, "fight")];
+    fight(&rig, 12, "none", &paths);
+    fight(&rig, 8, "circles", &paths[1..]);
+}
