@@ -1,18 +1,18 @@
 //! The one implementation of the FUSE library's trait: it converts, counts, judges and delegates.
 
 mod convert;
+mod opening;
 mod requests;
 
 use std::ffi::OsStr;
-use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use fuser::{
-    BsdFileFlags, CopyFileRangeFlags, FileHandle, FopenFlags, Generation, INodeNo, KernelConfig,
-    LockOwner, OpenFlags, RenameFlags, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, CopyFileRangeFlags, FileHandle, FopenFlags, INodeNo, KernelConfig, LockOwner,
+    OpenFlags, RenameFlags, Request, TimeOrNow, WriteFlags,
 };
 use rustix::io::Errno;
 
@@ -23,7 +23,7 @@ use crate::backing::Backings;
 use crate::call::{Call, CallCounts};
 use crate::caps::{CurrentPath, DataChoice, DataPath, LockMode, negotiate};
 use crate::engine::{Engine, Reply, SyncKind, Syncable, Wait};
-use crate::fs::{Change, View};
+use crate::fs::{Change, Handle, NewMode, View};
 use crate::ledger::Range;
 use crate::locks::kind_number;
 use crate::sqlite::FileRole;
@@ -50,7 +50,8 @@ pub(crate) struct Adapter {
 
 impl fuser::Filesystem for Adapter {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
-        let path = negotiate(config, self.choice, self.locks).map_err(std::io::Error::other)?;
+        let path = negotiate(config, self.choice, self.locks, self.view().volume.has_acls())
+            .map_err(std::io::Error::other)?;
         self.shared.path.set(path);
         if path != DataPath::Passthrough && self.choice == DataChoice::Best {
             let _ = self.shared.fallback.set("this kernel has no passthrough".to_owned());
@@ -118,12 +119,12 @@ impl fuser::Filesystem for Adapter {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         device: u32,
         reply: fuser::ReplyEntry,
     ) {
         self.count(Call::Mknod);
-        let device = decode_device(device);
+        let (mode, device) = (NewMode { asked: mode, umask }, decode_device(device));
         entry(reply, self.view().mknod(caller(request), parent.0, name, mode, device));
     }
 
@@ -133,10 +134,11 @@ impl fuser::Filesystem for Adapter {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         reply: fuser::ReplyEntry,
     ) {
         self.count(Call::Mkdir);
+        let mode = NewMode { asked: mode, umask };
         entry(reply, self.view().mkdir(caller(request), parent.0, name, mode));
     }
 
@@ -189,25 +191,8 @@ impl fuser::Filesystem for Adapter {
         entry(reply, self.view().link(node.0, parent.0, name));
     }
 
-    fn open(&self, _: &Request, node: INodeNo, flags: OpenFlags, reply: fuser::ReplyOpen) {
-        let path = self.shared.path.get();
-        let (file, backing) = match self.view().open(node.0, flags.0, path.open_how()) {
-            Ok(opened) => opened,
-            Err(error) => return reply.error(errno(error)),
-        };
-        self.count_on(&file, Call::Open);
-        let stat = rustix::fs::fstat(&backing).ok();
-        if self.may_pass_through(stat.as_ref()) {
-            match self.backings.open(node.0, || reply.open_backing(backing.as_fd())) {
-                Ok(id) => {
-                    let number = self.view().publish(file, backing, true);
-                    return reply.opened_passthrough(FileHandle(number), FopenFlags::empty(), &id);
-                }
-                Err(error) => self.fall_back(&error),
-            }
-        }
-        let number = self.view().publish(file, backing, false);
-        reply.opened(FileHandle(number), self.shared.path.get().open_flags());
+    fn open(&self, request: &Request, node: INodeNo, flags: OpenFlags, reply: fuser::ReplyOpen) {
+        self.open_file(request, node, flags, reply);
     }
 
     fn create(
@@ -216,33 +201,12 @@ impl fuser::Filesystem for Adapter {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         flags: i32,
         reply: fuser::ReplyCreate,
     ) {
-        let how = self.shared.path.get().open_how();
-        let made = self.view().create(caller(request), parent.0, name, mode, flags, how);
-        let (found, backing) = match made {
-            Ok(made) => made,
-            Err(error) => return reply.error(errno(error)),
-        };
-        self.count_on(&found.file, Call::Create);
-        let node = found.file.node;
-        let attr = attr(node, &found.stat);
-        let generation = Generation(0);
-        if self.may_pass_through(Some(&found.stat)) {
-            match self.backings.open(node, || reply.open_backing(backing.as_fd())) {
-                Ok(id) => {
-                    let handle = FileHandle(self.view().publish(found.file, backing, true));
-                    let none = FopenFlags::empty();
-                    return reply
-                        .created_passthrough(&NO_TTL, &attr, generation, handle, none, &id);
-                }
-                Err(error) => self.fall_back(&error),
-            }
-        }
-        let handle = FileHandle(self.view().publish(found.file, backing, false));
-        reply.created(&NO_TTL, &attr, generation, handle, self.shared.path.get().open_flags());
+        let mode = NewMode { asked: mode, umask };
+        self.create_file(request, (parent, name), mode, flags, reply);
     }
 
     fn read(
@@ -269,12 +233,12 @@ impl fuser::Filesystem for Adapter {
         handle: FileHandle,
         offset: u64,
         data: &[u8],
-        write_flags: WriteFlags,
-        _flags: OpenFlags,
+        _write_flags: WriteFlags,
+        flags: OpenFlags,
         _owner: Option<LockOwner>,
         reply: fuser::ReplyWrite,
     ) {
-        match self.write_data(request, handle.0, offset, data, write_flags) {
+        match self.write_data(request, handle.0, offset, data, flags) {
             Ok(count) => reply.written(u32::try_from(count).unwrap_or(u32::MAX)),
             Err(error) => reply.error(errno(error)),
         }
@@ -312,7 +276,8 @@ impl fuser::Filesystem for Adapter {
         reply: fuser::ReplyEmpty,
     ) {
         self.count(Call::Release);
-        if self.view().release(handle.0).is_some_and(|handle| handle.passthrough) {
+        if let Some(released) = self.view().release(handle.0) {
+            self.engine.release(&released.file, self.view().number, handle.0);
             self.backings.close(node.0);
         }
         reply.ok();
@@ -419,7 +384,7 @@ impl fuser::Filesystem for Adapter {
 
     fn setxattr(
         &self,
-        _: &Request,
+        request: &Request,
         node: INodeNo,
         name: &OsStr,
         value: &[u8],
@@ -428,7 +393,7 @@ impl fuser::Filesystem for Adapter {
         reply: fuser::ReplyEmpty,
     ) {
         self.count(Call::Setxattr);
-        empty(reply, self.view().setxattr(node.0, name, value, flags));
+        empty(reply, self.view().setxattr(caller(request), node.0, name, value, flags));
     }
 
     fn getxattr(
@@ -443,9 +408,9 @@ impl fuser::Filesystem for Adapter {
         xattr(reply, size, self.view().getxattr(node.0, name, size as usize));
     }
 
-    fn listxattr(&self, _: &Request, node: INodeNo, size: u32, reply: fuser::ReplyXattr) {
+    fn listxattr(&self, request: &Request, node: INodeNo, size: u32, reply: fuser::ReplyXattr) {
         self.count(Call::Listxattr);
-        xattr(reply, size, self.view().listxattr(node.0, size as usize));
+        xattr(reply, size, self.view().listxattr(caller(request), node.0, size as usize));
     }
 
     fn removexattr(&self, _: &Request, node: INodeNo, name: &OsStr, reply: fuser::ReplyEmpty) {
@@ -457,7 +422,7 @@ impl fuser::Filesystem for Adapter {
         &self,
         request: &Request,
         node: INodeNo,
-        _handle: FileHandle,
+        handle: FileHandle,
         owner: LockOwner,
         start: u64,
         end: u64,
@@ -466,7 +431,10 @@ impl fuser::Filesystem for Adapter {
         reply: fuser::ReplyLock,
     ) {
         let (owner, range, tid) = (self.owner(owner), Range { start, end }, request.pid());
-        match self.who_blocks(node.0, Ask { owner, range, kind, tid, wait: Wait::Never }) {
+        match self.who_blocks(
+            node.0,
+            Ask { owner, range, kind, tid, handle: handle.0, wait: Wait::Never },
+        ) {
             Ok(Some(held)) => {
                 reply.locked(held.range.start, held.range.end, kind_number(held.kind), held.pid);
             }
@@ -479,7 +447,7 @@ impl fuser::Filesystem for Adapter {
         &self,
         request: &Request,
         node: INodeNo,
-        _handle: FileHandle,
+        handle: FileHandle,
         owner: LockOwner,
         start: u64,
         end: u64,
@@ -490,12 +458,12 @@ impl fuser::Filesystem for Adapter {
     ) {
         let wait = if sleep { Wait::UntilFree } else { Wait::Never };
         let (owner, range, tid) = (self.owner(owner), Range { start, end }, request.pid());
-        self.record_lock(node.0, Ask { owner, range, kind, tid, wait }, reply);
+        self.record_lock(node.0, Ask { owner, range, kind, tid, handle: handle.0, wait }, reply);
     }
 
     fn fallocate(
         &self,
-        _: &Request,
+        request: &Request,
         _node: INodeNo,
         handle: FileHandle,
         offset: u64,
@@ -504,8 +472,8 @@ impl fuser::Filesystem for Adapter {
         reply: fuser::ReplyEmpty,
     ) {
         self.count(Call::Fallocate);
-        let handle = self.view().handle(handle.0);
-        empty(reply, handle.and_then(|handle| handle.allocate(mode, offset, length)));
+        let allocate = |handle: Arc<Handle>| handle.allocate(caller(request), mode, offset, length);
+        empty(reply, self.view().handle(handle.0).and_then(allocate));
     }
 
     fn lseek(
@@ -526,7 +494,7 @@ impl fuser::Filesystem for Adapter {
 
     fn copy_file_range(
         &self,
-        _: &Request,
+        request: &Request,
         _node_in: INodeNo,
         handle_in: FileHandle,
         offset_in: u64,
@@ -538,7 +506,8 @@ impl fuser::Filesystem for Adapter {
         reply: fuser::ReplyWrite,
     ) {
         self.count(Call::CopyFileRange);
-        match self.copy((handle_in.0, offset_in), (handle_out.0, offset_out), length) {
+        let (from, to) = ((handle_in.0, offset_in), (handle_out.0, offset_out));
+        match self.copy(caller(request), from, to, length) {
             Ok(count) => reply.written(u32::try_from(count).unwrap_or(u32::MAX)),
             Err(error) => reply.error(errno(error)),
         }
@@ -553,15 +522,18 @@ impl fuser::Filesystem for Adapter {
     fn ioctl(
         &self,
         _: &Request,
-        _: INodeNo,
+        node: INodeNo,
         _: FileHandle,
         _: fuser::IoctlFlags,
-        _: u32,
+        command: u32,
         _: &[u8],
-        _: u32,
+        room: u32,
         reply: fuser::ReplyIoctl,
     ) {
-        reply.error(errno(Errno::NOSYS));
+        match self.inode_flags(node.0, command) {
+            Ok(output) => reply.ioctl(0, &output[..output.len().min(room as usize)]),
+            Err(error) => reply.error(errno(error)),
+        }
     }
 
     fn poll(

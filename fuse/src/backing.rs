@@ -8,33 +8,33 @@ use fuser::BackingId;
 
 use crate::fs::NodeId;
 
-/// The backing files registered with one view's kernel. All opens of an inode must share one.
+/// The files that one view's kernel has open, and how their data goes. All opens of an inode must
+/// go the same way, and share one registration.
 #[derive(Debug, Default)]
-pub(crate) struct Backings(Mutex<HashMap<NodeId, Registered>>);
+pub(crate) struct Backings(Mutex<HashMap<NodeId, Open>>);
 
 #[derive(Debug)]
-struct Registered {
-    id: Arc<BackingId>,
+struct Open {
+    /// The registration; `None` if the data comes to the daemon.
+    id: Option<Arc<BackingId>>,
     opens: usize,
 }
 
 impl Backings {
-    /// The registration of an inode, made with `register` if it is not open yet. Each success is
-    /// owed one [`Backings::close`].
+    /// How the data of this open goes: as that of the inode's other opens, or else past the daemon
+    /// if `register` says so. Each success is owed one [`Backings::close`].
     pub(crate) fn open(
         &self,
         node: NodeId,
-        register: impl FnOnce() -> std::io::Result<BackingId>,
-    ) -> std::io::Result<Arc<BackingId>> {
+        register: impl FnOnce() -> Option<BackingId>,
+    ) -> Option<Arc<BackingId>> {
         let mut backings = self.0.lock().expect("no panic while holding the backing files");
-        let registered = match backings.entry(node) {
+        let open = match backings.entry(node) {
             Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => {
-                entry.insert(Registered { id: Arc::new(register()?), opens: 0 })
-            }
+            Entry::Vacant(entry) => entry.insert(Open { id: register().map(Arc::new), opens: 0 }),
         };
-        registered.opens += 1;
-        Ok(Arc::clone(&registered.id))
+        open.opens += 1;
+        open.id.clone()
     }
 
     /// An open of the inode has gone; the registration goes with the last.

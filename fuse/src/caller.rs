@@ -1,5 +1,6 @@
 //! Who made a call: acting with a caller's identity, and seeing that a caller is being killed.
 
+use rustix::process::Gid;
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 /// The identity that the kernel sends with each call.
@@ -22,39 +23,85 @@ pub(crate) fn act_as<T>(caller: Caller, act: impl FnOnce() -> T) -> T {
     if (caller.uid, caller.gid) == (0, 0) || !rustix::process::geteuid().is_root() {
         return act();
     }
-    let _restore = Identity::take(caller);
+    let _restore = Identity::take(caller, None);
     act()
 }
 
+/// The same with the caller's supplementary groups, for the few calls whose effect depends on
+/// them: they have to be looked up.
+pub(crate) fn act_in_groups<T>(caller: Caller, act: impl FnOnce() -> T) -> T {
+    if caller.uid == 0 || !rustix::process::geteuid().is_root() {
+        return act_as(caller, act);
+    }
+    let _restore = Identity::take(caller, Some(groups(caller.tid)));
+    act()
+}
+
+/// Runs `register` so that the kernel, which writes the registered file in our name from then on,
+/// drops setuid bits and minds quotas as it would for a caller without privileges.
+pub(crate) fn register_for<T>(caller: Caller, register: impl FnOnce() -> T) -> T {
+    let Ok(sets) = rustix::thread::capabilities(None) else { return register() };
+    let mut without = CapabilitySet::FSETID;
+    if caller.uid != 0 {
+        without |= CapabilitySet::SYS_RESOURCE;
+    }
+    let lowered = CapabilitySets { effective: sets.effective - without, ..sets };
+    let _ = rustix::thread::set_capabilities(None, lowered);
+    let registered = register();
+    let _ = rustix::thread::set_capabilities(None, sets);
+    registered
+}
+
 /// The calling thread's borrowed identity; dropped, it gives it back.
-struct Identity;
+struct Identity {
+    /// The daemon's own groups, if they were put aside.
+    own_groups: Option<Vec<Gid>>,
+    /// The daemon's own capabilities.
+    own: Option<CapabilitySets>,
+}
 
 impl Identity {
-    fn take(caller: Caller) -> Self {
+    fn take(caller: Caller, groups: Option<Vec<Gid>>) -> Self {
+        let own_groups = groups.and_then(|groups| {
+            let own = rustix::process::getgroups().ok()?;
+            rustix::thread::set_thread_groups(&groups).ok().map(|()| own)
+        });
+        let own = rustix::thread::capabilities(None).ok();
         nix::unistd::setfsgid(caller.gid.into());
         nix::unistd::setfsuid(caller.uid.into());
-        // Leaving uid 0 took all file capabilities away. Those that only pass over checks that
-        // were made already come back; FSETID and CHOWN stay away, for their effects.
-        if let Ok(sets) = rustix::thread::capabilities(None) {
+        // Those capabilities stay that only pass over checks that were made already. All others
+        // would show: setuid bits, quotas, reserved space, trusted attributes.
+        if let Some(sets) = own {
             let kept = CapabilitySet::DAC_OVERRIDE
                 | CapabilitySet::DAC_READ_SEARCH
                 | CapabilitySet::FOWNER
                 | CapabilitySet::MKNOD;
-            let effective = sets.effective | (kept & sets.permitted);
-            let raised = CapabilitySets { effective, ..sets };
+            let lowered = CapabilitySets { effective: kept & sets.effective, ..sets };
             // Refused, the calls below fail with EACCES and the caller is told so.
-            let _ = rustix::thread::set_capabilities(None, raised);
+            let _ = rustix::thread::set_capabilities(None, lowered);
         }
-        Self
+        Self { own_groups, own }
     }
 }
 
 impl Drop for Identity {
     fn drop(&mut self) {
-        // Returning to uid 0 gives the file capabilities back.
         nix::unistd::setfsuid(0.into());
         nix::unistd::setfsgid(0.into());
+        if let Some(own) = self.own {
+            let _ = rustix::thread::set_capabilities(None, own);
+        }
+        if let Some(groups) = &self.own_groups {
+            let _ = rustix::thread::set_thread_groups(groups);
+        }
     }
+}
+
+/// The supplementary groups of a thread; none if it cannot be seen.
+fn groups(tid: u32) -> Vec<Gid> {
+    let status = std::fs::read_to_string(format!("/proc/{tid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("Groups:")).unwrap_or_default();
+    line.split_whitespace().filter_map(|gid| gid.parse().ok()).map(Gid::from_raw).collect()
 }
 
 /// Whether the thread waits for its answer only to die: a fatal signal is pending.
@@ -108,8 +155,13 @@ mod tests {
     #[test]
     fn the_identity_comes_back() {
         let before = rustix::thread::capabilities(None).unwrap();
-        act_as(Caller { uid: 12_345, gid: 54_321, tid: 0 }, || {});
+        let groups = rustix::process::getgroups().unwrap();
+        let caller = Caller { uid: 12_345, gid: 54_321, tid: 0 };
+        act_as(caller, || {});
+        act_in_groups(caller, || {});
+        register_for(caller, || {});
         let after = rustix::thread::capabilities(None).unwrap();
         assert_eq!(before.effective, after.effective);
+        assert_eq!(groups, rustix::process::getgroups().unwrap());
     }
 }

@@ -101,6 +101,7 @@ pub(crate) fn negotiate(
     config: &mut KernelConfig,
     choice: DataChoice,
     locks: LockMode,
+    acls: bool,
 ) -> Result<DataPath, String> {
     let can = config.capabilities();
     let path = choose(can, choice)?;
@@ -112,6 +113,11 @@ pub(crate) fn negotiate(
     // Never FUSE_FLOCK_LOCKS: fuser cannot tell a flock from a record lock.
     if locks == LockMode::Forward {
         wanted |= InitFlags::FUSE_POSIX_LOCKS;
+    }
+    if acls {
+        // The kernel then minds ACLs in its access checks, and leaves the umask to us, because a
+        // default ACL takes its place.
+        wanted |= InitFlags::FUSE_POSIX_ACL | InitFlags::FUSE_DONT_MASK;
     }
     match path {
         DataPath::Passthrough => {

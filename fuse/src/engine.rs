@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
+use crate::deadlock::WaitsFor;
 use crate::fault::{Effect, Faults, RuleIndex};
 use crate::findings::Findings;
 use crate::fs::{Handle, Result, Volume, VolumeFile};
-use crate::ledger::{Owner, Range};
+use crate::ledger::{LockKind, Owner, Range};
 use crate::locks::{Blocker, Wish};
 use crate::park::{Parking, Release};
 use crate::plan::{Action, Plan, Target};
@@ -82,7 +83,11 @@ struct LateLock {
 impl Engine {
     /// Starts the timer and the windows that the plan needs.
     pub(crate) fn start(plan: Plan, volume: Arc<Volume>) -> std::io::Result<Arc<Self>> {
-        let waiting = Arc::new(Waiting { volume: Arc::clone(&volume), files: Mutex::default() });
+        let waiting = Arc::new(Waiting {
+            volume: Arc::clone(&volume),
+            files: Mutex::default(),
+            circles: WaitsFor::default(),
+        });
         let parking = Parking::start({
             let waiting = Arc::clone(&waiting);
             move || waiting.retry()
@@ -154,15 +159,26 @@ impl Engine {
         match wait {
             Wait::Never => {
                 let taken = file.locks.lock(wish, &open);
+                self.serve_after(file, wish);
                 reply(self.note(file, taken));
             }
             Wait::UntilFree => {
                 let (engine, of) = (Arc::clone(self), Arc::clone(file));
                 let answer = move |taken| reply(engine.note(&of, taken));
-                if file.locks.lock_or_wait(wish, &open, Box::new(answer)) {
+                let circles = &self.waiting.circles;
+                if file.locks.lock_or_wait(wish, &open, circles, Box::new(answer)) {
                     self.waiting.add(file);
+                } else {
+                    self.serve_after(file, wish);
                 }
             }
+        }
+    }
+
+    /// A shared lock may have taken the place of the owner's exclusive one.
+    fn serve_after(&self, file: &Arc<VolumeFile>, wish: Wish) {
+        if wish.kind == LockKind::Shared && file.locks.anybody_waits() {
+            self.waiting.serve(file);
         }
     }
 
@@ -183,7 +199,7 @@ impl Engine {
     pub(crate) fn unlock(&self, file: &Arc<VolumeFile>, owner: Owner, range: Range) -> Result<()> {
         self.settle(file, owner);
         if file.locks.unlock(owner, range)? {
-            file.locks.retry(&|| self.volume.open_for_locks(file));
+            self.waiting.serve(file);
         }
         Ok(())
     }
@@ -192,7 +208,14 @@ impl Engine {
     pub(crate) fn close(&self, file: &Arc<VolumeFile>, owner: Owner) {
         self.settle(file, owner);
         if file.locks.close(owner) {
-            file.locks.retry(&|| self.volume.open_for_locks(file));
+            self.waiting.serve(file);
+        }
+    }
+
+    /// An open file of a view has gone, and with it the owners that knew the file through it only.
+    pub(crate) fn release(&self, file: &Arc<VolumeFile>, view: u32, handle: u64) {
+        for owner in file.locks.left_by(view, handle) {
+            self.close(file, owner);
         }
     }
 
@@ -320,6 +343,7 @@ fn sync_all(batch: &[LateSync]) {
 struct Waiting {
     volume: Arc<Volume>,
     files: Mutex<WaitedFor>,
+    circles: WaitsFor,
 }
 
 #[derive(Debug, Default)]
@@ -337,7 +361,7 @@ impl Waiting {
         let mut waited = self.files();
         if waited.closed {
             drop(waited);
-            file.locks.let_go();
+            file.locks.let_go(&self.circles);
         } else if !waited.files.iter().any(|known| Arc::ptr_eq(known, file)) {
             waited.files.push(Arc::clone(file));
         }
@@ -347,10 +371,15 @@ impl Waiting {
     fn retry(&self) {
         let files = std::mem::take(&mut self.files().files);
         for file in files {
-            if file.locks.retry(&|| self.volume.open_for_locks(&file)) {
+            if self.serve(&file) {
                 self.add(&file);
             }
         }
+    }
+
+    /// Gives those who wait what they can have now. Returns whether anybody still waits.
+    fn serve(&self, file: &Arc<VolumeFile>) -> bool {
+        file.locks.retry(&|| self.volume.open_for_locks(file), &self.circles)
     }
 
     fn let_go(&self) {
@@ -359,7 +388,7 @@ impl Waiting {
         let files = std::mem::take(&mut waited.files);
         drop(waited);
         for file in files {
-            file.locks.let_go();
+            file.locks.let_go(&self.circles);
         }
     }
 }

@@ -20,8 +20,9 @@ use std::sync::{Arc, RwLock};
 use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-pub(crate) use files::{Handle, OpenHow};
+pub(crate) use files::{Handle, OpenHow, Place};
 pub(crate) use meta::{Change, When, Xattr};
+pub(crate) use names::NewMode;
 pub(crate) use volume::{Volume, VolumeFile};
 
 /// The result of a file operation: a value, or the errno for the caller.

@@ -10,6 +10,7 @@ use std::process::Command;
 
 use fuser::{Config, MountOption, Session, SessionACL};
 use nix::mount::{MntFlags, MsFlags, umount2};
+use rustix::fs::StatVfsMountFlags;
 
 use crate::adapter::Adapter;
 
@@ -89,12 +90,28 @@ fn mount_as_root(
         "fd={},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions",
         device.as_raw_fd()
     );
-    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    let flags = flags_of(volume)?;
     nix::mount::mount(Some(volume), view, Some(FS_TYPE), flags, Some(data.as_str()))?;
     let acl = config.acl;
     Session::from_fd(adapter, device, acl, config).inspect_err(|_| {
         unmount(view);
     })
+}
+
+/// The flags of a view are those of the mount that the volume lies on, so that setuid programs,
+/// devices and read-only volumes are to the view's users what they are on the volume.
+fn flags_of(volume: &Path) -> io::Result<MsFlags> {
+    let has = rustix::fs::statvfs(volume)?.f_flag;
+    let pairs = [
+        (StatVfsMountFlags::NODEV, MsFlags::MS_NODEV),
+        (StatVfsMountFlags::NOEXEC, MsFlags::MS_NOEXEC),
+        (StatVfsMountFlags::NOSUID, MsFlags::MS_NOSUID),
+        (StatVfsMountFlags::RDONLY, MsFlags::MS_RDONLY),
+        (StatVfsMountFlags::NOATIME, MsFlags::MS_NOATIME),
+        (StatVfsMountFlags::NODIRATIME, MsFlags::MS_NODIRATIME),
+    ];
+    let flags = pairs.into_iter().filter(|(flag, _)| has.contains(*flag)).map(|(_, flag)| flag);
+    Ok(flags.collect())
 }
 
 /// What became of a mountpoint.

@@ -101,6 +101,11 @@ impl Promises {
         self.0.retain(|held| held.owner != owner);
     }
 
+    /// The locks of others, really taken ones, that exclude this one.
+    pub(crate) fn in_the_way<'a>(&'a self, wish: &'a Promise) -> impl Iterator<Item = &'a Promise> {
+        self.0.iter().filter(|held| held.broken_by.is_none() && held.excludes(wish))
+    }
+
     /// The thread id of somebody else who was promised a lock that excludes this one.
     #[must_use]
     pub(crate) fn pid_in_the_way(&self, owner: Owner, range: Range, kind: LockKind) -> Option<u32> {

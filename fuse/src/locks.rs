@@ -15,6 +15,7 @@ use nix::libc;
 use rustix::io::Errno;
 
 use crate::caller;
+use crate::deadlock::{Deadlock, Ticket, WaitsFor};
 use crate::fault::RuleIndex;
 use crate::ledger::{LockKind, Owner, Promise, Promises, Range};
 
@@ -29,11 +30,13 @@ pub(crate) struct Wish {
     pub kind: LockKind,
     /// The calling thread; 0 if unknown.
     pub tid: u32,
+    /// The open file through which the owner asks.
+    pub handle: u64,
 }
 
 impl Wish {
     fn promise(self, broken_by: Option<RuleIndex>) -> Promise {
-        let Wish { owner, range, kind, tid } = self;
+        let Wish { owner, range, kind, tid, handle: _ } = self;
         Promise { owner, range, kind, pid: tid, broken_by }
     }
 }
@@ -72,14 +75,23 @@ pub(crate) struct FileLocks {
 
 #[derive(Default)]
 struct State {
-    descriptions: HashMap<Owner, OwnedFd>,
+    owners: HashMap<Owner, OwnerState>,
     promises: Promises,
     waiting: VecDeque<Waiter>,
+}
+
+#[derive(Default)]
+struct OwnerState {
+    /// The description that the owner's locks are taken on, once there was one to take.
+    description: Option<OwnedFd>,
+    /// The open files through which the owner has asked for locks.
+    handles: Vec<u64>,
 }
 
 struct Waiter {
     wish: Wish,
     answer: Answer,
+    ticket: Ticket,
 }
 
 impl std::fmt::Debug for FileLocks {
@@ -100,24 +112,34 @@ impl FileLocks {
 
     /// Takes the lock, or waits for it. Returns whether the wish waits now: then `answer` is
     /// called later, by [`FileLocks::retry`] or when the caller is interrupted.
-    pub(crate) fn lock_or_wait(&self, wish: Wish, open: Opener<'_>, answer: Answer) -> bool {
+    pub(crate) fn lock_or_wait(
+        &self,
+        wish: Wish,
+        open: Opener<'_>,
+        waits: &WaitsFor,
+        answer: Answer,
+    ) -> bool {
         let mut state = self.state();
-        match state.take(wish, open) {
-            Err(Errno::AGAIN) => {
-                state.waiting.push_back(Waiter { wish, answer });
-                true
-            }
-            taken => {
-                drop(state);
-                answer(taken);
-                false
-            }
-        }
+        let taken = match state.take(wish, open) {
+            Err(Errno::AGAIN) => match waits.begin(wish.owner, state.in_the_way(wish)) {
+                Ok(ticket) => {
+                    state.waiting.push_back(Waiter { wish, answer, ticket });
+                    return true;
+                }
+                Err(Deadlock) => Err(Errno::DEADLK),
+            },
+            taken => taken,
+        };
+        drop(state);
+        answer(taken);
+        false
     }
 
     /// Records the lock as told without taking it.
     pub(crate) fn pretend(&self, wish: Wish, rule: RuleIndex) -> Option<Conflict> {
-        self.state().tell(wish.promise(Some(rule)))
+        let mut state = self.state();
+        state.owner(wish);
+        state.tell(wish.promise(Some(rule)))
     }
 
     /// Takes a lock that was told before. It may be refused by then; nobody hears of it.
@@ -132,7 +154,7 @@ impl FileLocks {
     pub(crate) fn unlock(&self, owner: Owner, range: Range) -> Result<bool, Errno> {
         let mut state = self.state();
         state.promises.release(owner, range);
-        if let Some(description) = state.descriptions.get(&owner) {
+        if let Some(OwnerState { description: Some(description), .. }) = state.owners.get(&owner) {
             set(description, flock(libc::F_UNLCK, range))?;
         }
         Ok(!state.waiting.is_empty())
@@ -144,14 +166,35 @@ impl FileLocks {
         let mut state = self.state();
         state.promises.release_all(owner);
         // Closing the description drops what was locked through it.
-        state.descriptions.remove(&owner);
+        state.owners.remove(&owner);
         !state.waiting.is_empty()
+    }
+
+    /// An open file of a view has gone: returns the owners that asked for locks through no other.
+    ///
+    /// A process has closed the file before, and has been noted by [`FileLocks::close`]. What is
+    /// left are the owners that are open files themselves: nobody but the end of the file tells
+    /// the daemon that such locks are given up.
+    pub(crate) fn left_by(&self, view: u32, handle: u64) -> Vec<Owner> {
+        let mut state = self.state();
+        let of_view = state.owners.iter_mut().filter(|(owner, _)| owner.view == view);
+        let left = of_view.filter_map(|(owner, asked)| {
+            let before = asked.handles.len();
+            asked.handles.retain(|&known| known != handle);
+            (before > 0 && asked.handles.is_empty()).then_some(*owner)
+        });
+        left.collect()
+    }
+
+    /// Whether somebody waits for a lock here.
+    pub(crate) fn anybody_waits(&self) -> bool {
+        !self.state().waiting.is_empty()
     }
 
     /// What would refuse this wish, or `None` if it would be granted.
     pub(crate) fn blocker(&self, wish: Wish, open: Opener<'_>) -> Result<Option<Blocker>, Errno> {
         let mut state = self.state();
-        let description = state.description(wish.owner, open)?;
+        let description = state.description(wish, open)?;
         let mut answer = flock(kind_number(wish.kind), wish.range);
         fcntl(description, FcntlArg::F_OFD_GETLK(&mut answer)).map_err(errno)?;
         let Some(kind) = kind_of(i32::from(answer.l_type)) else { return Ok(None) };
@@ -172,17 +215,24 @@ impl FileLocks {
 
     /// Tries again for everybody who waits, first come first served, and lets those go whose
     /// caller was interrupted. Returns whether anybody still waits.
-    pub(crate) fn retry(&self, open: Opener<'_>) -> bool {
+    pub(crate) fn retry(&self, open: Opener<'_>, waits: &WaitsFor) -> bool {
         let mut answers = Vec::new();
         let mut state = self.state();
         for waiter in std::mem::take(&mut state.waiting) {
-            match state.take(waiter.wish, open) {
-                Err(Errno::AGAIN) if caller::is_interrupted(waiter.wish.tid) => {
-                    answers.push((waiter.answer, Err(Errno::INTR)));
-                }
-                Err(Errno::AGAIN) => state.waiting.push_back(waiter),
-                taken => answers.push((waiter.answer, taken)),
-            }
+            let wish = waiter.wish;
+            let taken = match state.take(wish, open) {
+                Err(Errno::AGAIN) if caller::is_interrupted(wish.tid) => Err(Errno::INTR),
+                Err(Errno::AGAIN) => match waits.go_on(waiter.ticket, state.in_the_way(wish)) {
+                    Ok(()) => {
+                        state.waiting.push_back(waiter);
+                        continue;
+                    }
+                    Err(Deadlock) => Err(Errno::DEADLK),
+                },
+                taken => taken,
+            };
+            waits.end(waiter.ticket);
+            answers.push((waiter.answer, taken));
         }
         let anybody = !state.waiting.is_empty();
         drop(state);
@@ -193,9 +243,10 @@ impl FileLocks {
     }
 
     /// Lets everybody who waits go with `EINTR`: the views are shutting down.
-    pub(crate) fn let_go(&self) {
+    pub(crate) fn let_go(&self, waits: &WaitsFor) {
         let waiting = std::mem::take(&mut self.state().waiting);
         for waiter in waiting {
+            waits.end(waiter.ticket);
             (waiter.answer)(Err(Errno::INTR));
         }
     }
@@ -208,7 +259,7 @@ impl State {
     }
 
     fn set(&mut self, wish: Wish, open: Opener<'_>) -> Result<(), Errno> {
-        let description = self.description(wish.owner, open)?;
+        let description = self.description(wish, open)?;
         set(description, flock(kind_number(wish.kind), wish.range))
     }
 
@@ -217,12 +268,25 @@ impl State {
         Some(Conflict { first, second: promise })
     }
 
-    fn description(&mut self, owner: Owner, open: Opener<'_>) -> Result<&OwnedFd, Errno> {
-        use std::collections::hash_map::Entry;
-        match self.descriptions.entry(owner) {
-            Entry::Occupied(entry) => Ok(entry.into_mut()),
-            Entry::Vacant(entry) => Ok(entry.insert(open()?)),
+    /// What is known of who asks.
+    fn owner(&mut self, wish: Wish) -> &mut OwnerState {
+        let owner = self.owners.entry(wish.owner).or_default();
+        if !owner.handles.contains(&wish.handle) {
+            owner.handles.push(wish.handle);
         }
+        owner
+    }
+
+    fn description(&mut self, wish: Wish, open: Opener<'_>) -> Result<&OwnedFd, Errno> {
+        match &mut self.owner(wish).description {
+            Some(description) => Ok(description),
+            none => Ok(none.insert(open()?)),
+        }
+    }
+
+    /// Who holds locks, really taken ones, that refuse this wish.
+    fn in_the_way(&self, wish: Wish) -> Vec<Owner> {
+        self.promises.in_the_way(&wish.promise(None)).map(|held| held.owner).collect()
     }
 }
 
@@ -279,7 +343,7 @@ mod tests {
     use super::*;
 
     fn wish(view: u32, id: u64, start: u64, end: u64, kind: LockKind) -> Wish {
-        Wish { owner: Owner { view, id }, range: Range { start, end }, kind, tid: view }
+        Wish { owner: Owner { view, id }, range: Range { start, end }, kind, tid: view, handle: id }
     }
 
     #[test]
@@ -313,10 +377,26 @@ mod tests {
     }
 
     #[test]
+    fn an_open_file_leaves_the_owners_that_asked_through_it_alone() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let open = || Ok(OwnedFd::from(file.reopen().unwrap()));
+        let locks = FileLocks::default();
+        let through =
+            |handle, id, byte| Wish { handle, ..wish(1, id, byte, byte, LockKind::Shared) };
+        locks.lock(through(5, 1, 0), &open).unwrap();
+        locks.lock(through(5, 2, 1), &open).unwrap();
+        locks.lock(through(6, 2, 2), &open).unwrap();
+        assert_eq!(locks.left_by(2, 5), [], "a handle of another view");
+        assert_eq!(locks.left_by(1, 5), [Owner { view: 1, id: 1 }]);
+        assert_eq!(locks.left_by(1, 6), [Owner { view: 1, id: 2 }]);
+    }
+
+    #[test]
     fn who_waits_is_served_in_order_when_the_lock_goes() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let open = || Ok(OwnedFd::from(file.reopen().unwrap()));
         let locks = FileLocks::default();
+        let waits = WaitsFor::default();
         let (sender, answers) = crossbeam_channel::unbounded();
         let answer = |id: u64| -> Answer {
             let sender = sender.clone();
@@ -325,13 +405,14 @@ mod tests {
         let holder = wish(1, 1, 0, 0, LockKind::Exclusive);
         locks.lock(holder, &open).unwrap();
         for id in [2, 3] {
-            assert!(locks.lock_or_wait(wish(0, id, 0, 0, LockKind::Exclusive), &open, answer(id)));
+            let wish = wish(0, id, 0, 0, LockKind::Exclusive);
+            assert!(locks.lock_or_wait(wish, &open, &waits, answer(id)));
         }
-        assert!(locks.retry(&open), "nothing was given up yet");
+        assert!(locks.retry(&open, &waits), "nothing was given up yet");
         locks.unlock(holder.owner, holder.range).unwrap();
-        assert!(locks.retry(&open), "the second one still waits");
+        assert!(locks.retry(&open, &waits), "the second one still waits");
         assert_eq!(answers.try_iter().collect::<Vec<_>>(), [(2, Ok(()))]);
-        locks.let_go();
+        locks.let_go(&waits);
         assert_eq!(answers.try_iter().collect::<Vec<_>>(), [(3, Err(Errno::INTR))]);
     }
 }

@@ -18,6 +18,7 @@ use crate::engine::Engine;
 use crate::findings::monotonic_seconds;
 use crate::fs::{View, Volume};
 use crate::kernel::{self, Unmounted};
+use crate::limits;
 use crate::places::{self, Places};
 use crate::plan::{Plan, PlanError};
 use crate::report::{self, Report};
@@ -99,7 +100,9 @@ pub fn mount(options: &MountOptions) -> Result<Mounted, MountError> {
     }
     kernel::require_fuse().map_err(MountError::NoFuse)?;
     let places = Places::check(&options.volume, &options.views)?;
-    // The kernel has applied the caller's umask already.
+    let descriptors = limits::raise();
+    tracing::debug!(?descriptors, "the limit of open files");
+    // The umask that counts is the caller's.
     rustix::process::umask(Mode::empty());
     let volume = Arc::new(Volume::open(&places.volume).map_err(|error| {
         places::PlaceError::Unusable { path: places.volume.clone(), source: error.into() }

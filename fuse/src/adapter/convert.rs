@@ -8,6 +8,7 @@ use rustix::io::Errno;
 
 use crate::caller::Caller;
 use crate::fs::{Found, When, Xattr};
+use crate::limits;
 
 /// Nothing is cached: what changed behind the view's back is seen at once.
 pub(super) const NO_TTL: Duration = Duration::ZERO;
@@ -17,6 +18,7 @@ pub(super) fn caller(request: &Request) -> Caller {
 }
 
 pub(super) fn errno(error: Errno) -> fuser::Errno {
+    limits::watch(error);
     fuser::Errno::from_i32(error.raw_os_error())
 }
 
@@ -103,13 +105,10 @@ pub(super) fn when(time: TimeOrNow) -> When {
         TimeOrNow::SpecificTime(time) => match time.duration_since(UNIX_EPOCH) {
             Ok(since) => When::At(since.as_secs().cast_signed(), since.subsec_nanos()),
             Err(before) => {
-                // Before 1970: whole seconds down, nanoseconds up.
+                // Before 1970 the library takes the nanoseconds, which count upwards, away with
+                // the seconds; this undoes it.
                 let before = before.duration();
-                let seconds = -before.as_secs().cast_signed();
-                match before.subsec_nanos() {
-                    0 => When::At(seconds, 0),
-                    nanoseconds => When::At(seconds - 1, 1_000_000_000 - nanoseconds),
-                }
+                When::At(-before.as_secs().cast_signed(), before.subsec_nanos())
             }
         },
     }

@@ -3,18 +3,16 @@
 
 use std::sync::Arc;
 
-use fuser::{LockOwner, Request, WriteFlags};
-use rustix::fs::Stat;
+use fuser::{LockOwner, OpenFlags, Request};
 use rustix::io::Errno;
 
 use super::Adapter;
 use super::convert::{caller, empty, errno};
 use crate::call::Call;
-use crate::caller::act_as;
-use crate::caps::DataPath;
+use crate::caller::{Caller, act_as};
 use crate::engine::{Reply, SyncKind, Syncable, Wait};
 use crate::fault::Site;
-use crate::fs::{Handle, View, VolumeFile};
+use crate::fs::{Handle, OpenHow, Place, View, VolumeFile};
 use crate::ledger::{Owner, Range};
 use crate::locks::{Wish, kind_of};
 use crate::sqlite::FileRole;
@@ -43,22 +41,6 @@ impl Adapter {
         Owner { view: self.view().number, id: owner.0 }
     }
 
-    /// Whether the data of this file may pass through. A setuid file may not: its bits must be
-    /// dropped when it is written, and the daemon would not see the write.
-    pub(super) fn may_pass_through(&self, stat: Option<&Stat>) -> bool {
-        let setid = stat.is_some_and(|stat| stat.st_mode & 0o6000 != 0);
-        self.shared.path.get() == DataPath::Passthrough && !setid
-    }
-
-    pub(super) fn fall_back(&self, error: &std::io::Error) {
-        if self.shared.path.set(DataPath::Direct) {
-            let reason = format!("the kernel cannot pass through to this volume: {error}");
-            tracing::warn!(view = self.view().number, "{reason}; using direct I/O");
-            // Set once; a second thread that comes here at the same time says the same.
-            let _ = self.shared.fallback.set(reason);
-        }
-    }
-
     pub(super) fn read_data(&self, handle: u64, offset: u64, size: u32) -> Result<Vec<u8>, Errno> {
         let handle = self.view().handle(handle)?;
         self.count_on(&handle.file, Call::Read);
@@ -71,14 +53,25 @@ impl Adapter {
         handle: u64,
         offset: u64,
         data: &[u8],
-        flags: WriteFlags,
+        flags: OpenFlags,
     ) -> Result<usize, Errno> {
         let handle = self.view().handle(handle)?;
         self.count_on(&handle.file, Call::Write);
-        if flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID) {
-            act_as(caller(request), || handle.write(offset, data))
+        // The write-back cache has found the end itself, and comes with pages, not appends.
+        let appends = flags.0 & nix::libc::O_APPEND != 0
+            && self.shared.path.get().open_how() == OpenHow::AsAsked;
+        let place = if appends { Place::End } else { Place::At(offset) };
+        // As the caller, so that setuid bits are dropped and quotas minded as they should be.
+        act_as(caller(request), || handle.write(place, data))
+    }
+
+    /// The one `ioctl` that is known: the inode flags, as `lsattr` shows them. To set them the
+    /// kernel asks for more than a daemon can know of every file system.
+    pub(super) fn inode_flags(&self, node: u64, command: u32) -> Result<[u8; 4], Errno> {
+        if nix::libc::Ioctl::from(command) == nix::libc::FS_IOC_GETFLAGS {
+            self.view().inode_flags(node).map(u32::to_ne_bytes)
         } else {
-            handle.write(offset, data)
+            Err(Errno::NOTTY)
         }
     }
 
@@ -88,10 +81,10 @@ impl Adapter {
             Ok(file) => file,
             Err(error) => return reply.error(errno(error)),
         };
-        let Ask { owner, range, kind, tid, wait } = ask;
+        let Ask { owner, range, kind, tid, handle, wait } = ask;
         if let Some(kind) = kind_of(kind) {
             let verdict = self.judge(file.role(), Call::Lock);
-            let wish = Wish { owner, range, kind, tid };
+            let wish = Wish { owner, range, kind, tid, handle };
             let reply: Reply = Box::new(move |result| empty(reply, result));
             self.engine.lock(verdict, &file, wish, wait, reply);
         } else {
@@ -108,7 +101,8 @@ impl Adapter {
         let file = self.view().node(node)?;
         self.count_on(&file, Call::Getlk);
         let kind = kind_of(ask.kind).ok_or(Errno::INVAL)?;
-        let wish = Wish { owner: ask.owner, range: ask.range, kind, tid: ask.tid };
+        let Ask { owner, range, tid, handle, .. } = ask;
+        let wish = Wish { owner, range, kind, tid, handle };
         self.engine.blocker(&file, wish)
     }
 
@@ -123,13 +117,14 @@ impl Adapter {
 
     pub(super) fn copy(
         &self,
+        caller: Caller,
         from: (u64, u64),
         to: (u64, u64),
         length: u64,
     ) -> Result<usize, Errno> {
         let source = self.view().handle(from.0)?;
         let target = self.view().handle(to.0)?;
-        source.copy_to(from.1, &target, to.1, length)
+        source.copy_to(caller, from.1, &target, to.1, length)
     }
 }
 
@@ -141,5 +136,6 @@ pub(super) struct Ask {
     /// `F_RDLCK`, `F_WRLCK` or `F_UNLCK`.
     pub(super) kind: i32,
     pub(super) tid: u32,
+    pub(super) handle: u64,
     pub(super) wait: Wait,
 }

@@ -2,14 +2,15 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
+use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
 use rustix::fs::{FallocateFlags, Mode, OFlags, SeekFrom};
-use rustix::io::Errno;
+use rustix::io::{Errno, ReadWriteFlags};
 
-use super::names::permissions;
+use super::names::{NewMode, make_as};
 use super::{Found, NodeId, Result, View, VolumeFile, refuse_special_names};
 use crate::caller::{Caller, act_as};
 
@@ -18,8 +19,6 @@ use crate::caller::{Caller, act_as};
 pub(crate) struct Handle {
     /// The inode.
     pub file: Arc<VolumeFile>,
-    /// Whether its data goes straight to the backing file, past the daemon.
-    pub passthrough: bool,
     backing: File,
 }
 
@@ -29,12 +28,21 @@ impl AsFd for Handle {
     }
 }
 
+/// Where a write goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// To these bytes.
+    At(u64),
+    /// Behind the last byte.
+    End,
+}
+
 /// How the backing file must be opened for the data path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OpenHow {
     /// As the caller opens it.
     AsAsked,
-    /// So that the kernel's write-back cache can read pages back and place appends itself.
+    /// So that the kernel's write-back cache can read pages back.
     ForWriteBack,
 }
 
@@ -42,14 +50,13 @@ impl OpenHow {
     fn flags(self, asked: i32) -> OFlags {
         let asked = OFlags::from_bits_retain(asked.cast_unsigned());
         // Alignment is the business of whoever asked for O_DIRECT, and our buffers have none.
-        let flags = asked - OFlags::DIRECT;
-        match self {
-            OpenHow::AsAsked => flags,
-            OpenHow::ForWriteBack if flags.contains(OFlags::WRONLY) => {
-                (flags - OFlags::WRONLY - OFlags::APPEND) | OFlags::RDWR
-            }
-            OpenHow::ForWriteBack => flags - OFlags::APPEND,
+        // Whether a write appends is told with the write, for it can change while the file is
+        // open.
+        let flags = asked - OFlags::DIRECT - OFlags::APPEND;
+        if self == OpenHow::ForWriteBack && flags.contains(OFlags::WRONLY) {
+            return (flags - OFlags::WRONLY) | OFlags::RDWR;
         }
+        flags
     }
 }
 
@@ -76,7 +83,7 @@ impl View {
         caller: Caller,
         parent: NodeId,
         name: &OsStr,
-        mode: u32,
+        mode: NewMode,
         flags: i32,
         how: OpenHow,
     ) -> Result<(Found, OwnedFd)> {
@@ -84,9 +91,9 @@ impl View {
         let parent = self.node(parent)?;
         let asked = OFlags::from_bits_retain(flags.cast_unsigned());
         let must = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let make =
-            || rustix::fs::openat(&*parent, name, how.flags(flags) | must, permissions(mode));
-        let backing = match act_as(caller, make) {
+        let mode = self.mode_below(&parent, mode);
+        let make = || rustix::fs::openat(&*parent, name, how.flags(flags) | must, mode);
+        let backing = match make_as(caller, mode, make) {
             Err(Errno::EXIST) if !asked.contains(OFlags::EXCL) => return Err(Errno::STALE),
             made => made?,
         };
@@ -97,14 +104,9 @@ impl View {
     }
 
     /// Gives an opened file its number in this view.
-    pub(crate) fn publish(
-        &self,
-        file: Arc<VolumeFile>,
-        backing: OwnedFd,
-        passthrough: bool,
-    ) -> u64 {
+    pub(crate) fn publish(&self, file: Arc<VolumeFile>, backing: OwnedFd) -> u64 {
         let number = self.new_handle();
-        let handle = Arc::new(Handle { file, passthrough, backing: backing.into() });
+        let handle = Arc::new(Handle { file, backing: backing.into() });
         let mut handles = self.handles.write().expect("no panic while holding the handles");
         handles.insert(number, handle);
         number
@@ -141,16 +143,25 @@ impl Handle {
         Ok(data)
     }
 
-    /// Writes as much as the backing file takes, at least one byte.
-    pub(crate) fn write(&self, offset: u64, data: &[u8]) -> Result<usize> {
+    /// Writes as much as the backing file takes, at least one byte: at the offset, or at the end,
+    /// wherever that is by now.
+    pub(crate) fn write(&self, place: Place, data: &[u8]) -> Result<usize> {
         let mut written = 0;
         while written < data.len() {
-            match self.backing.write_at(&data[written..], offset + written as u64) {
+            let rest = &data[written..];
+            let done = match place {
+                Place::At(offset) => rustix::io::pwrite(self, rest, offset + written as u64),
+                Place::End => {
+                    let append = ReadWriteFlags::APPEND;
+                    rustix::io::pwritev2(self, &[IoSlice::new(rest)], 0, append)
+                }
+            };
+            match done {
                 Ok(0) => break,
                 Ok(count) => written += count,
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(Errno::INTR) => {}
                 Err(_) if written > 0 => break,
-                Err(error) => return Err(errno(&error)),
+                Err(error) => return Err(error),
             }
         }
         Ok(written)
@@ -161,10 +172,16 @@ impl Handle {
         if data_only { rustix::fs::fdatasync(self) } else { rustix::fs::fsync(self) }
     }
 
-    /// `fallocate(2)`.
-    pub(crate) fn allocate(&self, mode: i32, offset: u64, length: u64) -> Result<()> {
+    /// `fallocate(2)`. Like a write, it drops setuid bits unless the caller may keep them.
+    pub(crate) fn allocate(
+        &self,
+        caller: Caller,
+        mode: i32,
+        offset: u64,
+        length: u64,
+    ) -> Result<()> {
         let mode = FallocateFlags::from_bits(mode.cast_unsigned()).ok_or(Errno::OPNOTSUPP)?;
-        rustix::fs::fallocate(self, mode, offset, length)
+        act_as(caller, || rustix::fs::fallocate(self, mode, offset, length))
     }
 
     /// `lseek(2)` for holes and data; the kernel keeps the position itself.
@@ -178,11 +195,20 @@ impl Handle {
         rustix::fs::seek(self, to)
     }
 
-    /// `copy_file_range(2)`.
-    pub(crate) fn copy_to(&self, from: u64, other: &Handle, to: u64, length: u64) -> Result<usize> {
+    /// `copy_file_range(2)`, which is a write too.
+    pub(crate) fn copy_to(
+        &self,
+        caller: Caller,
+        from: u64,
+        other: &Handle,
+        to: u64,
+        length: u64,
+    ) -> Result<usize> {
         let (mut from, mut to) = (from, to);
         let length = usize::try_from(length).unwrap_or(usize::MAX);
-        rustix::fs::copy_file_range(self, Some(&mut from), other, Some(&mut to), length)
+        act_as(caller, || {
+            rustix::fs::copy_file_range(self, Some(&mut from), other, Some(&mut to), length)
+        })
     }
 }
 

@@ -6,7 +6,7 @@ use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Stat, StatVfs, Timespec, Times
 use rustix::io::Errno;
 
 use super::{Handle, NodeId, Result, View, VolumeFile};
-use crate::caller::{Caller, act_as};
+use crate::caller::{Caller, act_as, act_in_groups};
 
 /// A time to set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +34,23 @@ pub(crate) struct Change {
     pub mtime: Option<When>,
 }
 
+impl Change {
+    fn is_empty(&self) -> bool {
+        let Self { mode, uid, gid, size, atime, mtime } = self;
+        mode.or(*uid).or(*gid).is_none() && size.is_none() && atime.or(*mtime).is_none()
+    }
+}
+
+/// A change of nothing comes of `chown(-1, -1)` and of a write: both drop the setuid and setgid
+/// bits. The kernel leaves that to us, and does not say which of the two it was; strangers, who
+/// may do the one and not the other, drop the bits by the write itself.
+fn drop_privileges(caller: Caller, file: &VolumeFile) -> Result<()> {
+    if caller.uid != 0 && caller.uid != stat(file)?.st_uid {
+        return Ok(());
+    }
+    act_as(caller, || rustix::fs::chownat(file, "", None, None, AtFlags::EMPTY_PATH))
+}
+
 impl View {
     /// Attributes of an inode.
     pub(crate) fn getattr(&self, id: NodeId) -> Result<Stat> {
@@ -50,6 +67,9 @@ impl View {
     ) -> Result<Stat> {
         let file = self.node(id)?;
         let path = file.magic_path();
+        if change.is_empty() {
+            drop_privileges(caller, &file)?;
+        }
         if let Some(mode) = change.mode {
             rustix::fs::chmodat(CWD, &path, Mode::from_raw_mode(mode), AtFlags::empty())?;
         }
@@ -86,25 +106,48 @@ impl View {
     /// The value of an extended attribute: as bytes, or as a length if `size` is 0.
     pub(crate) fn getxattr(&self, id: NodeId, name: &OsStr, size: usize) -> Result<Xattr> {
         let path = self.node(id)?.magic_path();
-        read_sized(size, |buffer| rustix::fs::getxattr(&path, name, buffer))
+        let value = match size {
+            0 => rustix::fs::getxattr_query(&path, name).map(Xattr::Length),
+            _ => read_sized(size, |buffer| rustix::fs::getxattr(&path, name, buffer)),
+        };
+        match value {
+            // The kernel asks for ACLs by itself, and of a file system that has none it would
+            // take the refusal for an error of the access check.
+            Err(Errno::OPNOTSUPP) if self.volume.has_acls() && is_acl(name) => Err(Errno::NODATA),
+            value => value,
+        }
     }
 
-    /// The names of all extended attributes, each ended by a zero byte.
-    pub(crate) fn listxattr(&self, id: NodeId, size: usize) -> Result<Xattr> {
+    /// The names of all extended attributes that the caller may see, each ended by a zero byte.
+    pub(crate) fn listxattr(&self, caller: Caller, id: NodeId, size: usize) -> Result<Xattr> {
         let path = self.node(id)?.magic_path();
-        read_sized(size, |buffer| rustix::fs::listxattr(&path, buffer))
+        act_as(caller, || match size {
+            0 => rustix::fs::listxattr_query(&path).map(Xattr::Length),
+            _ => read_sized(size, |buffer| rustix::fs::listxattr(&path, buffer)),
+        })
     }
 
     /// Sets an extended attribute; `flags` as for `setxattr(2)`.
     pub(crate) fn setxattr(
         &self,
+        caller: Caller,
         id: NodeId,
         name: &OsStr,
         value: &[u8],
         flags: i32,
     ) -> Result<()> {
         let flags = rustix::fs::XattrFlags::from_bits(flags.cast_unsigned()).ok_or(Errno::INVAL)?;
-        rustix::fs::setxattr(self.node(id)?.magic_path(), name, value, flags)
+        let path = self.node(id)?.magic_path();
+        let set = || rustix::fs::setxattr(&path, name, value, flags);
+        // An ACL changes the mode, and drops the setgid bit unless the caller is in the group.
+        if is_acl(name) { act_in_groups(caller, set) } else { set() }
+    }
+
+    /// The inode flags, as `lsattr` shows them.
+    pub(crate) fn inode_flags(&self, id: NodeId) -> Result<u32> {
+        let file = self.node(id)?;
+        let opened = self.volume.reopen(&file, OFlags::RDONLY | OFlags::NONBLOCK)?;
+        rustix::fs::ioctl_getflags(opened).map(|flags| flags.bits())
     }
 
     /// Removes an extended attribute.
@@ -123,13 +166,14 @@ pub(crate) enum Xattr {
 }
 
 fn read_sized(size: usize, read: impl Fn(&mut [u8]) -> Result<usize>) -> Result<Xattr> {
-    if size == 0 {
-        return read(&mut []).map(Xattr::Length);
-    }
     let mut value = vec![0; size];
     let length = read(&mut value)?;
     value.truncate(length);
     Ok(Xattr::Bytes(value))
+}
+
+fn is_acl(name: &OsStr) -> bool {
+    name == "system.posix_acl_access" || name == "system.posix_acl_default"
 }
 
 fn stat(file: &VolumeFile) -> Result<Stat> {

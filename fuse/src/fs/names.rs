@@ -6,8 +6,8 @@ use std::os::fd::AsFd;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, RenameFlags};
 use rustix::io::Errno;
 
-use super::{Found, NodeId, Result, View, refuse_special_names};
-use crate::caller::{Caller, act_as};
+use super::{Found, NodeId, Result, View, VolumeFile, refuse_special_names};
+use crate::caller::{Caller, act_as, act_in_groups};
 
 impl View {
     /// The inode with this name in a directory.
@@ -27,14 +27,15 @@ impl View {
         caller: Caller,
         parent: NodeId,
         name: &OsStr,
-        mode: u32,
+        mode: NewMode,
         device: u64,
     ) -> Result<Found> {
         refuse_special_names(name)?;
         let parent = self.node(parent)?;
-        let kind = FileType::from_raw_mode(mode);
-        let make = || rustix::fs::mknodat(&*parent, name, kind, permissions(mode), device);
-        act_as(caller, make)?;
+        let kind = FileType::from_raw_mode(mode.asked);
+        let mode = self.mode_below(&parent, mode);
+        let make = || rustix::fs::mknodat(&*parent, name, kind, mode, device);
+        make_as(caller, mode, make)?;
         self.find(&parent, name)
     }
 
@@ -44,11 +45,12 @@ impl View {
         caller: Caller,
         parent: NodeId,
         name: &OsStr,
-        mode: u32,
+        mode: NewMode,
     ) -> Result<Found> {
         refuse_special_names(name)?;
         let parent = self.node(parent)?;
-        act_as(caller, || rustix::fs::mkdirat(&*parent, name, permissions(mode)))?;
+        let mode = self.mode_below(&parent, mode);
+        act_as(caller, || rustix::fs::mkdirat(&*parent, name, mode))?;
         self.find(&parent, name)
     }
 
@@ -105,7 +107,32 @@ impl View {
     }
 }
 
-/// The permission bits of a mode. The kernel has applied the caller's umask; the daemon's own is 0.
-pub(super) fn permissions(mode: u32) -> Mode {
-    Mode::from_raw_mode(mode)
+/// The mode that a new file is to have.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NewMode {
+    /// As asked for; with the kind of file.
+    pub asked: u32,
+    /// The caller's umask.
+    pub umask: u32,
+}
+
+impl View {
+    /// The permission bits of a new file: a default ACL of the directory takes the umask's place.
+    /// The daemon's own umask is 0.
+    pub(super) fn mode_below(&self, parent: &VolumeFile, mode: NewMode) -> Mode {
+        let default_acl = || {
+            let size = rustix::fs::getxattr_query(parent.magic_path(), "system.posix_acl_default");
+            size.is_ok_and(|size| size > 0)
+        };
+        if self.volume.has_acls() && default_acl() {
+            Mode::from_raw_mode(mode.asked)
+        } else {
+            Mode::from_raw_mode(mode.asked & !mode.umask)
+        }
+    }
+}
+
+/// Runs `make` as the caller; in the caller's groups too if the setgid bit depends on them.
+pub(super) fn make_as<T>(caller: Caller, mode: Mode, make: impl FnOnce() -> T) -> T {
+    if mode.contains(Mode::SGID) { act_in_groups(caller, make) } else { act_as(caller, make) }
 }

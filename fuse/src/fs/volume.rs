@@ -25,6 +25,8 @@ pub(crate) struct Volume {
     root: Arc<VolumeFile>,
     /// `/proc/self/fd`, to open again what is held as `O_PATH`.
     descriptors: OwnedFd,
+    /// Whether the file system keeps POSIX ACLs.
+    acls: bool,
     files: Mutex<Files>,
     next_foreign: AtomicU64,
 }
@@ -61,10 +63,13 @@ impl Volume {
         let descriptor = rustix::fs::open(path, flags, Mode::empty())?;
         let stat = rustix::fs::statat(&descriptor, "", AtFlags::EMPTY_PATH)?;
         let descriptors = rustix::fs::open("/proc/self/fd", flags, Mode::empty())?;
+        let root = VolumeFile::new(ROOT, descriptor, OsStr::new(""));
+        let acl = rustix::fs::getxattr_query(root.magic_path(), "system.posix_acl_access");
         Ok(Self {
             device: stat.st_dev,
-            root: Arc::new(VolumeFile::new(ROOT, descriptor, OsStr::new(""))),
+            root: Arc::new(root),
             descriptors,
+            acls: matches!(acl, Ok(_) | Err(Errno::NODATA)),
             files: Mutex::default(),
             next_foreign: AtomicU64::new(FIRST_FOREIGN),
         })
@@ -74,6 +79,12 @@ impl Volume {
     #[must_use]
     pub(crate) fn root(&self) -> &Arc<VolumeFile> {
         &self.root
+    }
+
+    /// Whether the file system keeps POSIX ACLs.
+    #[must_use]
+    pub(crate) fn has_acls(&self) -> bool {
+        self.acls
     }
 
     /// The file with this device and inode: the one that is known, or a new one that takes the

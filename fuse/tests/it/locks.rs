@@ -109,3 +109,85 @@ fn who_waits_for_a_lock_can_be_killed() {
     let mut c = Peer::on(&rig.view(1, "f"));
     assert_eq!(c.ask("set w 0 1"), "ok", "the dead process was not given the lock");
 }
+
+#[test]
+fn the_lock_of_an_open_file_goes_with_it_and_not_with_its_process() {
+    let Some(rig) = views(2, vec![]) else { return };
+    let (mut a, mut b) = (Peer::on(&rig.view(1, "f")), Peer::on(&rig.view(2, "f")));
+    assert_eq!(a.ask("open"), "ok");
+    assert_eq!(a.ask("ofd2 w 0 1"), "ok");
+    assert_eq!(a.ask("ofd w 0 1"), "EAGAIN", "one process, two open files");
+    assert_eq!(a.ask("ofd w 5 1"), "ok");
+    assert_eq!(b.ask("set w 0 1"), "EAGAIN");
+    assert_eq!(a.ask("reopen"), "ok");
+    assert_eq!(b.ask("set w 5 1"), "EAGAIN", "another open file was closed");
+    assert_eq!(a.ask("close"), "ok");
+    until("the lock has gone with its open file", || b.ask("set w 0 1") == "ok");
+    assert_eq!(b.ask("set w 5 1"), "EAGAIN");
+    a.kill();
+    until("the other one too", || b.ask("set w 5 1") == "ok");
+}
+
+#[test]
+fn a_wait_that_would_never_end_is_refused() {
+    let Some(rig) = views(2, vec![]) else { return };
+    let (mut a, mut b) = (Peer::on(&rig.view(1, "f")), Peer::on(&rig.view(2, "f")));
+    let mut c = Peer::on(&rig.view(2, "f"));
+    for (peer, order) in [(&mut a, "set w 0 1"), (&mut b, "set w 1 1"), (&mut c, "set w 2 1")] {
+        assert_eq!(peer.ask(order), "ok");
+    }
+    wait_for(&mut a, "wait w 1 1", &rig);
+    wait_for(&mut b, "wait w 2 1", &rig);
+    assert_eq!(c.ask("wait w 0 1"), "EDEADLOCK", "EDEADLK by its other name");
+    assert_eq!(c.ask("set u 2 1"), "ok");
+    assert_eq!(b.answer(), "ok");
+    assert_eq!(b.ask("set u 0 0"), "ok");
+    assert_eq!(a.answer(), "ok");
+}
+
+#[test]
+fn a_shared_lock_in_place_of_an_exclusive_one_lets_those_in_who_wait() {
+    let Some(rig) = views(2, vec![]) else { return };
+    let (mut a, mut b) = (Peer::on(&rig.view(1, "f")), Peer::on(&rig.view(2, "f")));
+    assert_eq!(a.ask("set w 0 1"), "ok");
+    wait_for(&mut b, "wait r 0 1", &rig);
+    assert_eq!(a.ask("set r 0 1"), "ok");
+    assert_eq!(b.answer(), "ok");
+}
+
+#[test]
+fn flock_is_the_business_of_each_view() {
+    let Some(rig) = views(2, vec![]) else { return };
+    let (mut a, mut b) = (Peer::on(&rig.view(1, "f")), Peer::on(&rig.view(1, "f")));
+    let (mut c, mut host) = (Peer::on(&rig.view(2, "f")), Peer::on(&rig.volume("f")));
+    assert_eq!(a.ask("flock"), "ok");
+    assert_eq!(b.ask("flock"), "EAGAIN");
+    assert_eq!(c.ask("flock"), "ok", "not seen on another view");
+    assert_eq!(host.ask("flock"), "ok", "nor on the volume");
+    assert_eq!(b.ask("set w 0 1"), "ok", "and apart from record locks");
+    a.kill();
+    until("it goes with its process", || b.ask("flock") == "ok");
+}
+
+/// Runs the fight and returns what it says.
+fn fight(rig: &Rig, processes: u32, circles: &str, paths: &[std::path::PathBuf]) {
+    std::fs::write(rig.volume("fight"), "").unwrap();
+    let output = std::process::Command::new("python3")
+        .args(["-c", include_str!("fight.py"), &processes.to_string(), "60", circles])
+        .arg(rig.dir().join("cells"))
+        .args(paths)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("granted"), "{said}\n{errors}");
+    assert_eq!(rig.report().double_grants, 0);
+}
+
+#[test]
+fn no_byte_is_ever_owned_twice_whoever_fights_for_it_and_dies() {
+    let Some(rig) = views(2, vec![]) else { return };
+    let paths = [rig.volume("fight"), rig.view(1, "fight"), rig.view(2, "fight")];
+    fight(&rig, 12, "none", &paths);
+    fight(&rig, 8, "circles", &paths[1..]);
+}

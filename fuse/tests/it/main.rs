@@ -8,4 +8,6 @@ mod faults;
 mod lifetime;
 mod locks;
 mod names;
+mod others;
 mod rig;
+mod same;

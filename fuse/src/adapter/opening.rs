@@ -1,0 +1,100 @@
+//! Opening and making files: how their data will go is decided here, once for all opens of a file.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Arc;
+
+use fuser::{BackingId, FileHandle, FopenFlags, Generation, INodeNo, OpenFlags, Request};
+use rustix::fs::Stat;
+
+use super::Adapter;
+use super::convert::{NO_TTL, attr, caller, errno};
+use crate::call::Call;
+use crate::caller::{Caller, register_for};
+use crate::caps::DataPath;
+use crate::fs::{NewMode, NodeId};
+
+impl Adapter {
+    pub(super) fn open_file(
+        &self,
+        request: &Request,
+        node: INodeNo,
+        flags: OpenFlags,
+        reply: fuser::ReplyOpen,
+    ) {
+        let how = self.shared.path.get().open_how();
+        let (file, backing) = match self.view().open(node.0, flags.0, how) {
+            Ok(opened) => opened,
+            Err(error) => return reply.error(errno(error)),
+        };
+        self.count_on(&file, Call::Open);
+        let stat = rustix::fs::fstat(&backing).ok();
+        let register = || reply.open_backing(backing.as_fd());
+        let id = self.route(caller(request), node.0, stat.as_ref(), register);
+        let handle = FileHandle(self.view().publish(file, backing));
+        match id {
+            Some(id) => reply.opened_passthrough(handle, FopenFlags::empty(), &id),
+            None => reply.opened(handle, self.shared.path.get().open_flags()),
+        }
+    }
+
+    pub(super) fn create_file(
+        &self,
+        request: &Request,
+        (parent, name): (INodeNo, &OsStr),
+        mode: NewMode,
+        flags: i32,
+        reply: fuser::ReplyCreate,
+    ) {
+        let how = self.shared.path.get().open_how();
+        let made = self.view().create(caller(request), parent.0, name, mode, flags, how);
+        let (found, backing): (_, OwnedFd) = match made {
+            Ok(made) => made,
+            Err(error) => return reply.error(errno(error)),
+        };
+        self.count_on(&found.file, Call::Create);
+        let node = found.file.node;
+        let register = || reply.open_backing(backing.as_fd());
+        let id = self.route(caller(request), node, Some(&found.stat), register);
+        let (attr, generation) = (attr(node, &found.stat), Generation(0));
+        let handle = FileHandle(self.view().publish(found.file, backing));
+        if let Some(id) = id {
+            let none = FopenFlags::empty();
+            reply.created_passthrough(&NO_TTL, &attr, generation, handle, none, &id);
+        } else {
+            let flags = self.shared.path.get().open_flags();
+            reply.created(&NO_TTL, &attr, generation, handle, flags);
+        }
+    }
+
+    /// The registration that the kernel shall read and write through, or `None` if the data comes
+    /// to the daemon.
+    ///
+    /// A setuid file does not pass through: whether its bits are dropped depends on who writes,
+    /// and the kernel would write it in the daemon's name. Nor do opens of one file go different
+    /// ways, for the kernel fails them.
+    fn route(
+        &self,
+        caller: Caller,
+        node: NodeId,
+        stat: Option<&Stat>,
+        register: impl FnOnce() -> std::io::Result<BackingId>,
+    ) -> Option<Arc<BackingId>> {
+        self.backings.open(node, || {
+            let setid = stat.is_some_and(|stat| stat.st_mode & 0o6000 != 0);
+            if setid || self.shared.path.get() != DataPath::Passthrough {
+                return None;
+            }
+            register_for(caller, register).map_err(|error| self.fall_back(&error)).ok()
+        })
+    }
+
+    fn fall_back(&self, error: &std::io::Error) {
+        if self.shared.path.set(DataPath::Direct) {
+            let reason = format!("the kernel cannot pass through to this volume: {error}");
+            tracing::warn!(view = self.view().number, "{reason}; using direct I/O");
+            // Set once; a second thread that comes here at the same time says the same.
+            let _ = self.shared.fallback.set(reason);
+        }
+    }
+}
