@@ -114,6 +114,16 @@ fn flags_of(volume: &Path) -> io::Result<MsFlags> {
     Ok(flags.collect())
 }
 
+/// Makes the kernel of a view drop all names that nobody uses.
+pub(crate) fn forget_unused(volume: &Path, view: &Path) -> io::Result<()> {
+    if !is_our_mount(view) {
+        return Ok(());
+    }
+    let flags = MsFlags::MS_REMOUNT | flags_of(volume)?;
+    nix::mount::mount(None::<&str>, view, None::<&str>, flags, None::<&str>)?;
+    Ok(())
+}
+
 /// What became of a mountpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unmounted {

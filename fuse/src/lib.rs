@@ -44,6 +44,7 @@ mod mount;
 mod park;
 mod places;
 mod plan;
+mod relief;
 mod reorder;
 mod report;
 mod sqlite;

@@ -21,6 +21,7 @@ use crate::kernel::{self, Unmounted};
 use crate::limits;
 use crate::places::{self, Places};
 use crate::plan::{Plan, PlanError};
+use crate::relief;
 use crate::report::{self, Report};
 
 /// How long a view is waited for after it was unmounted.
@@ -101,7 +102,6 @@ pub fn mount(options: &MountOptions) -> Result<Mounted, MountError> {
     kernel::require_fuse().map_err(MountError::NoFuse)?;
     let places = Places::check(&options.volume, &options.views)?;
     let descriptors = limits::raise();
-    tracing::debug!(?descriptors, "the limit of open files");
     // The umask that counts is the caller's.
     rustix::process::umask(Mode::empty());
     let volume = Arc::new(Volume::open(&places.volume).map_err(|error| {
@@ -112,6 +112,7 @@ pub fn mount(options: &MountOptions) -> Result<Mounted, MountError> {
         reason: format!("cannot start a thread: {error}"),
     };
     let engine = Engine::start(options.plan.clone(), Arc::clone(&volume)).map_err(failed)?;
+    relief::start(&volume, &places.volume, &places.views, descriptors);
     let (sender, ended) = unbounded();
     let mut mounted = Mounted {
         views: Vec::new(),

@@ -5,9 +5,10 @@ use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 
+use crossbeam_channel::Sender;
 use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
@@ -29,6 +30,32 @@ pub(crate) struct Volume {
     acls: bool,
     files: Mutex<Files>,
     next_foreign: AtomicU64,
+    held: Arc<AtomicUsize>,
+    many: OnceLock<Many>,
+}
+
+/// How many files are many, and whom to tell.
+#[derive(Debug)]
+struct Many {
+    from: usize,
+    tell: Sender<()>,
+}
+
+/// One descriptor held for a file.
+#[derive(Debug)]
+struct Held(Arc<AtomicUsize>);
+
+impl Held {
+    fn one_more(held: &Arc<AtomicUsize>) -> Self {
+        held.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(held))
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 #[derive(Debug, Default)]
@@ -46,6 +73,7 @@ pub(crate) struct VolumeFile {
     /// Its record locks, over all views.
     pub locks: FileLocks,
     descriptor: OwnedFd,
+    _held: Held,
     role: AtomicU8,
     name: Mutex<Vec<u8>>,
 }
@@ -63,7 +91,8 @@ impl Volume {
         let descriptor = rustix::fs::open(path, flags, Mode::empty())?;
         let stat = rustix::fs::statat(&descriptor, "", AtFlags::EMPTY_PATH)?;
         let descriptors = rustix::fs::open("/proc/self/fd", flags, Mode::empty())?;
-        let root = VolumeFile::new(ROOT, descriptor, OsStr::new(""));
+        let held = Arc::default();
+        let root = VolumeFile::new(ROOT, descriptor, OsStr::new(""), Held::one_more(&held));
         let acl = rustix::fs::getxattr_query(root.magic_path(), "system.posix_acl_access");
         Ok(Self {
             device: stat.st_dev,
@@ -72,6 +101,8 @@ impl Volume {
             acls: matches!(acl, Ok(_) | Err(Errno::NODATA)),
             files: Mutex::default(),
             next_foreign: AtomicU64::new(FIRST_FOREIGN),
+            held,
+            many: OnceLock::new(),
         })
     }
 
@@ -104,13 +135,25 @@ impl Volume {
         } else {
             self.next_foreign.fetch_add(1, Ordering::Relaxed)
         };
-        let file = Arc::new(VolumeFile::new(node, descriptor, name));
+        let file = Arc::new(VolumeFile::new(node, descriptor, name, Held::one_more(&self.held)));
         files.known.insert(key, Arc::downgrade(&file));
         if files.known.len() >= files.clear_at {
             files.known.retain(|_, file| file.strong_count() > 0);
             files.clear_at = (files.known.len() * 2).max(1024);
         }
+        drop(files);
+        if let Some(many) = self.many.get()
+            && self.held.load(Ordering::Relaxed) >= many.from
+        {
+            // Full, it has been told already.
+            let _ = many.tell.try_send(());
+        }
         file
+    }
+
+    /// Has somebody told, again and again, while this many files or more are held.
+    pub(crate) fn tell_of_many(&self, from: usize, tell: Sender<()>) {
+        let _ = self.many.set(Many { from, tell });
     }
 
     /// Opens a file that is held as `O_PATH`.
@@ -134,11 +177,12 @@ impl Volume {
 }
 
 impl VolumeFile {
-    fn new(node: NodeId, descriptor: OwnedFd, name: &OsStr) -> Self {
+    fn new(node: NodeId, descriptor: OwnedFd, name: &OsStr, held: Held) -> Self {
         Self {
             node,
             locks: FileLocks::default(),
             descriptor,
+            _held: held,
             role: AtomicU8::new(FileRole::of(name.as_bytes()) as u8),
             name: Mutex::new(name.as_bytes().to_vec()),
         }

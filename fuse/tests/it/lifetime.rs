@@ -60,3 +60,46 @@ fn descriptors_are_given_back_when_the_kernel_forgets() {
     }
     until("the kernel forgets removed files, and so do we", || descriptors() <= before + 5);
 }
+
+#[test]
+fn there_may_be_more_files_than_descriptors() {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    // Whoever may raise a hard limit does, and then there are enough of them.
+    let few = Rlimit { current: Some(1000), maximum: Some(1000) };
+    setrlimit(Resource::Nofile, few).unwrap();
+    let Some(rig) = views(2, vec![]) else { return };
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let before = descriptors();
+    for number in 0..3000 {
+        std::fs::write(rig.view(1 + number % 2, &format!("f{number}")), "x").unwrap();
+    }
+    for entry in std::fs::read_dir(rig.view(2, "")).unwrap() {
+        assert_eq!(std::fs::read(entry.unwrap().path()).unwrap(), b"x");
+    }
+    for number in 0..3000 {
+        std::fs::remove_file(rig.view(1, &format!("f{number}"))).unwrap();
+    }
+    assert_eq!(std::fs::read_dir(rig.view(1, "")).unwrap().count(), 0);
+    // The kernel of the other view does not know yet that they have gone.
+    until("few are left", || descriptors() < before + 900);
+}
+
+#[test]
+fn a_write_asks_for_capabilities_once_after_each_look_at_the_file() {
+    let Some(rig) = views(1, vec![]) else { return };
+    let file = open(&rig.view(1, "f"));
+    let asked = || rig.report().calls().get("getxattr").copied().unwrap_or(0);
+    file.write_all_at(b"x", 0).unwrap();
+    let before = asked();
+    for _ in 0..100 {
+        file.write_all_at(b"x", 0).unwrap();
+    }
+    assert_eq!(asked(), before, "writes alone ask for nothing");
+    for _ in 0..10 {
+        file.metadata().unwrap();
+        file.write_all_at(b"x", 0).unwrap();
+    }
+    assert!(asked() <= before + 10);
+}
