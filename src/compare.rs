@@ -22,6 +22,7 @@ use walbanger_fuse::Plan;
 
 use crate::bang::{BangError, Settings};
 use crate::ids::{ReplicaName, Seed};
+use crate::selftest::{Unproven, prove_apart};
 use crate::stop::Stop;
 use daemon::{Daemon, DaemonPlan};
 use trial::Place;
@@ -200,8 +201,8 @@ pub fn run(
             break;
         }
     }
-    let comparison = Comparison::new(config, trials, stopped);
-    stage.keep(&comparison)?;
+    let mut comparison = Comparison::new(config, trials, stopped);
+    comparison.not_kept = stage.keep(&comparison).err().map(|error| error.to_string());
     Ok(comparison)
 }
 
@@ -244,7 +245,8 @@ impl<'a> Stage<'a> {
         let volume = self.volume.join("selftest");
         fs::create_dir(&volume).map_err(CompareError::io(&volume))?;
         let mut report = self.prove_views(&volume);
-        if report.is_err() && self.config.views.is_none() && self.views.len() > 1 {
+        let broken = matches!(report, Err(CompareError::SelfTest(_)));
+        if broken && self.config.views.is_none() && self.views.len() > 1 {
             let several = report;
             self.views.truncate(1);
             report = self.prove_views(&volume);
@@ -266,7 +268,10 @@ impl<'a> Stage<'a> {
             flags: &self.config.mount_flags,
             log: self.results.join("selftest.log"),
         })?;
-        crate::selftest::prove_apart(&self.views).map_err(CompareError::SelfTest)?;
+        prove_apart(&self.views).map_err(|unproven| match unproven {
+            Unproven::Broken(why) => CompareError::SelfTest(why),
+            Unproven::Interrupted(why) => CompareError::Machine(why),
+        })?;
         daemon.finish()
     }
 
@@ -309,7 +314,7 @@ impl<'a> Stage<'a> {
         let result = trial::run(&place, stop).and_then(|mut trial| {
             if trial.has_evidence() && self.config.out.is_some() {
                 copy(&volume, &results)?;
-                trial.kept = Some(results);
+                trial.kept = Some(results.to_string_lossy().into_owned());
             }
             Ok(trial)
         });
@@ -324,7 +329,10 @@ impl<'a> Stage<'a> {
         let path = self.results.join("report.json");
         let document = serde_json::to_vec_pretty(&comparison.document())
             .map_err(|error| CompareError::io(&path)(error.into()))?;
-        fs::write(&path, document).map_err(CompareError::io(&path))
+        // Whole or not at all.
+        let early = self.results.join("report.json.new");
+        fs::write(&early, document).map_err(CompareError::io(&early))?;
+        fs::rename(&early, &path).map_err(CompareError::io(&path))
     }
 }
 

@@ -189,7 +189,7 @@ impl Judge {
                 Failure::Contention => {
                     self.finding(Finding::new(Kind::Error, format!("{step}: {error}")));
                 }
-                Failure::DiskFull(text) | Failure::Ours(text) => {
+                Failure::DiskFull(text) | Failure::Machine(text) | Failure::Ours(text) => {
                     self.finding(Finding::new(Kind::Error, text));
                 }
             },

@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::Ordering;
@@ -61,27 +62,39 @@ const DATABASE: &str = "walbanger-selftest.db";
 /// The byte that is locked: SQLite's WRITE lock in a `-shm` file.
 const BYTE: i64 = 120;
 
+/// Why views are not proved.
+#[derive(Debug, Eq, PartialEq)]
+pub enum Unproven {
+    /// They do not hold; one sentence.
+    Broken(String),
+    /// The test itself did not end; one sentence.
+    Interrupted(String),
+}
+
 /// Proves in another process that these views are a fair baseline: where mappings are broken, to
-/// try them may end the process. The error is one sentence.
-pub fn prove_apart(views: &[PathBuf]) -> Result<(), String> {
-    let program = std::env::current_exe().map_err(|error| error.to_string())?;
+/// try them may end the process. 
+pub fn prove_apart(views: &[PathBuf]) -> Result<(), Unproven> {
+    let failed = |error: io::Error| Unproven::Interrupted(format!("no self-test: {error}"));
+    let program = std::env::current_exe().map_err(failed)?;
     let output = Command::new(program)
         .arg("self-test")
         .args(views)
         .stdin(Stdio::null())
         .output()
-        .map_err(|error| error.to_string())?;
-    if output.status.success() {
+        .map_err(failed)?;
+    let status = output.status;
+    if status.success() {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    Err(match said.trim().lines().next_back() {
-        Some(last) => last.trim_start_matches("walbanger: ").to_owned(),
-        None => format!(
-            "the self-test was ended by {}, with nothing injected: a mapping through a view is not \
-             backed by the file",
-            output.status
-        ),
+    let last = said.trim().lines().next_back().map(|last| last.trim_start_matches("walbanger: "));
+    Err(match (status.signal(), last) {
+        (Some(libc::SIGBUS | libc::SIGSEGV), _) => Unproven::Broken(format!(
+            "the self-test was ended by {status}, with nothing injected: a mapping through a view \
+             is not backed by the file"
+        )),
+        (None, Some(last)) => Unproven::Broken(last.to_owned()),
+        _ => Unproven::Interrupted(format!("the self-test was ended by {status}; try again")),
     })
 }
 

@@ -13,7 +13,7 @@ use crate::exit::Exit;
 pub enum Stop {
     /// Its time was over.
     Duration,
-    /// SIGINT or SIGTERM.
+    /// SIGINT, SIGTERM or SIGHUP.
     Signal(Signal),
     /// Standard input was closed, and the run was to end with it.
     StdinClosed,
@@ -21,13 +21,15 @@ pub enum Stop {
     NobodyListens,
     /// The disk is full; the text says which call noticed.
     DiskFull(String),
+    /// The machine ran out of something that is not the volume's; the text says of what.
+    Machine(String),
     /// The history cannot be written.
     History(String),
     /// A fault of walbanger's own.
     Internal(String),
 }
 
-/// Holds back SIGINT and SIGTERM in this thread and all that it starts.
+/// Holds back SIGINT, SIGTERM and SIGHUP in this thread and all that it starts.
 ///
 /// Must run before any other thread does, or that thread would be killed by them.
 pub fn hold_signals() {
@@ -69,5 +71,7 @@ fn signals() -> SigSet {
     let mut set = SigSet::empty();
     set.add(Signal::SIGINT);
     set.add(Signal::SIGTERM);
+    // A terminal that was closed must not leave a mount behind.
+    set.add(Signal::SIGHUP);
     set
 }

@@ -1,6 +1,6 @@
 //! Mounting and unmounting: the views of one volume, from the first check to the last report.
 
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, unbounded};
 use fuser::BackingId;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags};
 
 use crate::adapter::{Adapter, Shared};
 use crate::backing::Backings;
@@ -265,8 +265,7 @@ impl Drop for Mounted {
 }
 
 /// Registers a nameless file of the volume as a backing file, to learn whether that is possible
-/// before anybody depends on it. Stays silent where a nameless file cannot be had: then the first
-/// open tells.
+/// before anybody depends on it.
 fn try_passthrough(
     session: &fuser::Session<Adapter>,
     shared: &Shared,
@@ -275,10 +274,21 @@ fn try_passthrough(
     if shared.path.get() != DataPath::Passthrough {
         return Ok(());
     }
-    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-    let Ok(nameless) = rustix::fs::openat(&**volume.root(), ".", flags, Mode::RUSR) else {
-        return Ok(());
-    };
     // The registration lasts as long as the session: fuser offers no way to take it back here.
-    BackingId::create_raw(session.as_fd(), nameless).map(|_| ())
+    BackingId::create_raw(session.as_fd(), nameless_file(volume)?).map(|_| ())
+}
+
+/// A file of the volume that no name leads to.
+fn nameless_file(volume: &Volume) -> std::io::Result<OwnedFd> {
+    let root = &**volume.root();
+    let flags = OFlags::RDWR | OFlags::CLOEXEC;
+    if let Ok(file) = rustix::fs::openat(root, ".", flags | OFlags::TMPFILE, Mode::RUSR) {
+        return Ok(file);
+    }
+    // Not every file system has nameless files: a view has none itself.
+    let name = format!(".walbanger-probe-{}", std::process::id());
+    let made = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+    let file = rustix::fs::openat(root, &name, flags | made, Mode::RUSR)?;
+    rustix::fs::unlinkat(root, &name, AtFlags::empty())?;
+    Ok(file)
 }

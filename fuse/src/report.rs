@@ -1,7 +1,7 @@
 //! The summary of a mount: calls seen, faults fired, and what the ledger found.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -38,7 +38,7 @@ pub struct ViewReport {
     /// Which view, from 1.
     pub view: u32,
     /// Where it is mounted.
-    pub path: PathBuf,
+    pub path: String,
     /// How its data gets to the volume.
     pub data: DataPath,
     /// Why data does not pass through the kernel, where it does not.
@@ -60,7 +60,7 @@ impl ViewReport {
             .map(|&call| (call.name().to_owned(), counts.total(call)))
             .filter(|&(_, count)| count > 0)
             .collect();
-        Self { view, path: path.to_owned(), data, fallback: fallback.cloned(), calls }
+        Self { view, path: path.to_string_lossy().into_owned(), data, fallback: fallback.cloned(), calls }
     }
 }
 

@@ -13,6 +13,8 @@ pub(crate) enum Failure {
     Contention,
     /// No space is left; the text says where.
     DiskFull(String),
+    /// The machine ran out of something that is not the volume's to give; the text says of what.
+    Machine(String),
     /// SQLite was used wrongly: our own fault.
     Ours(String),
     /// A healthy volume does not do this.
@@ -50,6 +52,10 @@ pub(crate) fn sort(error: &Error, connection: Option<&Connection>, step: &str) -
         // An interrupt is our own way to end a call.
         ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED | ffi::SQLITE_INTERRUPT => Failure::Contention,
         ffi::SQLITE_FULL => Failure::DiskFull(step.to_owned()),
+        ffi::SQLITE_NOMEM => Failure::Machine(format!("memory ({step})")),
+        ffi::SQLITE_IOERR | ffi::SQLITE_CANTOPEN if let Some(what) = exhausted(errno) => {
+            Failure::Machine(format!("{what} ({step}, {})", codes::name(code)))
+        }
         ffi::SQLITE_IOERR | ffi::SQLITE_CANTOPEN if out_of_space => {
             Failure::DiskFull(format!("{step}, {}", codes::name(code)))
         }
@@ -66,6 +72,20 @@ pub(crate) fn sort(error: &Error, connection: Option<&Connection>, step: &str) -
             let message = format!("{step}: {message}{cause}");
             Failure::Evidence(Finding { kind: Kind::Error, code: Some(code), message })
         }
+    }
+}
+
+/// What the machine ran out of, by the errno; where SQLite has lost it, by trying.
+fn exhausted(errno: i32) -> Option<&'static str> {
+    let errno = match errno {
+        0 => std::fs::File::open("/dev/null").err()?.raw_os_error()?,
+        known => known,
+    };
+    match errno {
+        libc::EMFILE | libc::ENFILE => Some("file descriptors"),
+        libc::ENOMEM => Some("memory"),
+        libc::EFBIG => Some("the permitted file size"),
+        _ => None,
     }
 }
 
@@ -100,6 +120,15 @@ mod tests {
     #[test]
     fn a_full_disk_is_not_the_boundary_s_fault() {
         assert_eq!(failure(13), Failure::DiskFull("COMMIT".to_owned()));
+    }
+
+    #[test]
+    fn what_the_machine_lacks_accuses_nobody() {
+        assert!(matches!(failure(7), Failure::Machine(_)));
+        for errno in [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::EFBIG] {
+            assert!(exhausted(errno).is_some());
+        }
+        assert_eq!((exhausted(libc::EIO), exhausted(0)), (None, None));
     }
 
     #[test]

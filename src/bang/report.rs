@@ -35,7 +35,7 @@ impl Report {
     pub fn exit(&self) -> Exit {
         match &self.stop {
             Stop::Signal(signal) => Exit::Signal(*signal),
-            Stop::DiskFull(_) | Stop::History(_) => Exit::Unable,
+            Stop::DiskFull(_) | Stop::Machine(_) | Stop::History(_) => Exit::Unable,
             Stop::Internal(_) => Exit::Internal,
             Stop::Duration | Stop::StdinClosed | Stop::NobodyListens => {
                 if self.totals.evidence > 0 {
@@ -122,6 +122,7 @@ impl Report {
             Stop::StdinClosed => "stdin-closed",
             Stop::NobodyListens => "stdout-closed",
             Stop::DiskFull(_) => "disk-full",
+            Stop::Machine(_) => "machine",
             Stop::History(_) => "history",
             Stop::Internal(_) => "internal",
         }

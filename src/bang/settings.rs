@@ -182,7 +182,7 @@ impl Settings {
     #[must_use]
     pub fn document(&self) -> serde_json::Value {
         serde_json::json!({
-            "path": self.path,
+            "path": self.path.to_string_lossy(),
             "workers": self.workers,
             "mix": self.mix,
             "journal_mode": self.journal_mode,

@@ -240,6 +240,7 @@ impl Worker {
                 return After::GoOn;
             }
             Failure::DiskFull(step) => self.shared.end(Stop::DiskFull(step)),
+            Failure::Machine(what) => self.shared.end(Stop::Machine(what)),
             Failure::Ours(message) => self.shared.end(Stop::Internal(message)),
             Failure::Evidence(finding) => {
                 self.complain(finding);

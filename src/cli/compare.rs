@@ -58,6 +58,10 @@ pub struct CompareArgs {
 
     #[command(flatten)]
     result: ResultArgs,
+
+    /// The value of a flag that was written without '='
+    #[arg(hide = true)]
+    stray: Option<String>,
 }
 
 /// How many trials of what.
@@ -129,6 +133,11 @@ enum Expected {
 
 /// Compares, and says what came out.
 pub(super) fn execute(args: &CompareArgs) -> anyhow::Result<Exit> {
+    if let Some(stray) = &args.stray {
+        anyhow::bail!(
+            "'{stray}' belongs to no flag; write a value with '=', as in --drop-lock=0.01"
+        );
+    }
     let config = config(args)?;
     let (_, stop) = stop::channel();
     let mut talk = io::stderr();
@@ -155,6 +164,10 @@ pub(super) fn execute(args: &CompareArgs) -> anyhow::Result<Exit> {
         program::print(&serde_json::to_string_pretty(&comparison.document())?)?;
     } else {
         program::print(&table(&comparison, &config))?;
+    }
+    if let Some(why) = &comparison.not_kept {
+        program::complain(&format!("the report could not be kept: {why}"));
+        return Ok(Exit::Unable);
     }
     Ok(exit(&comparison, &args.result))
 }
@@ -188,14 +201,18 @@ fn config(args: &CompareArgs) -> anyhow::Result<Config> {
 
 fn headline(config: &Config) -> String {
     let flags: Vec<_> = config.plan.rules.iter().map(ToString::to_string).collect();
-    let faults = if flags.is_empty() { "nothing injected".to_owned() } else { flags.join(" ") };
+    let faults = flags.join(" ");
     let Config { replicas, workload, duration, seed, launcher, .. } = config;
     let trials = match config.trials {
         Trials::UntilClear(most) => format!("up to {most}"),
         Trials::Exactly(number) => number.to_string(),
     };
+    let faults = match config.plan.rules.as_slice() {
+        [] => "nothing with nothing, a control (give a fault, such as --drop-lock)".to_owned(),
+        _ => format!("{faults} with nothing"),
+    };
     let mut text = format!(
-        "Comparing {faults} with nothing: {replicas} replicas ({launcher}) of {} workers, \
+        "Comparing {faults}: {replicas} replicas ({launcher}) of {} workers, \
          journal_mode={} synchronous={}, {trials} trials of {duration:?} each, --seed={seed}",
         workload.workers, workload.journal_mode, workload.synchronous
     );
@@ -271,7 +288,7 @@ fn table(comparison: &Comparison, config: &Config) -> String {
         let _ = writeln!(text, "Broken: {}.", comparison.broken_guarantees.join(", "));
     }
     let _ = write!(text, "Verdict: {}: {}.", comparison.answer.words(), comparison.because);
-    if let Some(out) = &config.out {
+    if let (Some(out), None) = (&config.out, &comparison.not_kept) {
         let _ = write!(text, "\nKept in {}.", out.display());
     }
     let bold =

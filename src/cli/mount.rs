@@ -13,7 +13,7 @@ use super::program;
 use crate::document::Head;
 use crate::exit::Exit;
 use crate::ids::Seed;
-use crate::selftest;
+use crate::selftest::{Unproven, prove_apart};
 use crate::stop::{self, Stop};
 use crate::sys;
 
@@ -88,6 +88,7 @@ pub(super) fn execute(args: &MountArgs) -> anyhow::Result<Exit> {
         Some(seed) => seed,
         None => Seed(sys::random_u64()? >> 32),
     };
+    refuse_stray_value(&args.volume)?;
     let plan = args.faults.plan(seed);
     if plan.is_violating() && !args.force {
         refuse_other_peoples_files(&args.volume)?;
@@ -110,9 +111,13 @@ pub(super) fn execute(args: &MountArgs) -> anyhow::Result<Exit> {
             return Ok(exit_of(&error));
         }
     };
+    if let Err(why) = coherent(&mounted.report(), args) {
+        program::complain(&why);
+        return Ok(Exit::Unable);
+    }
     if args.self_test {
         let views: Vec<_> = mounted.views().map(Path::to_owned).collect();
-        if let Err(why) = selftest::prove_apart(&views) {
+        if let Err(Unproven::Broken(why) | Unproven::Interrupted(why)) = prove_apart(&views) {
             program::complain(&why);
             return Ok(Exit::Unable);
         }
@@ -136,6 +141,20 @@ pub(super) fn execute(args: &MountArgs) -> anyhow::Result<Exit> {
     })
 }
 
+/// Several views are one memory only where the kernel passes through.
+fn coherent(report: &Report, args: &MountArgs) -> Result<(), String> {
+    let passes = |view: &ViewReport| view.data == DataPath::Passthrough;
+    if report.views.len() < 2 || args.force || report.views.iter().all(passes) {
+        return Ok(());
+    }
+    let reason = report.views.iter().find_map(|view| view.fallback.clone());
+    Err(format!(
+        "several views without kernel passthrough do not share memory, and SQLite breaks on them \
+         with nothing injected ({}); mount one view, or use --force",
+        reason.unwrap_or_else(|| "as --data asks".to_owned())
+    ))
+}
+
 /// Waits for a reason to stop; `None` when all views were unmounted from outside.
 fn wait(mounted: &Mounted, stop: &crossbeam_channel::Receiver<Stop>) -> Option<Stop> {
     let mut left = mounted.views().count();
@@ -150,6 +169,17 @@ fn wait(mounted: &Mounted, stop: &crossbeam_channel::Receiver<Stop>) -> Option<S
 
 fn exit_of(error: &MountError) -> Exit {
     if error.is_usage() { Exit::Usage } else { Exit::Unable }
+}
+
+/// `--drop-lock 0.01 volume view` means `--drop-lock=0.01`, and would take 0.01 for the volume.
+fn refuse_stray_value(volume: &Path) -> anyhow::Result<()> {
+    let text = volume.to_string_lossy();
+    let value = text.parse::<f64>().is_ok() || super::run::duration(&text).is_ok();
+    anyhow::ensure!(
+        !value || volume.exists(),
+        "{text} looks like the value of a flag; write it with '=', as in --drop-lock=0.01"
+    );
+    Ok(())
 }
 
 /// A plan that breaks guarantees is for databases that nobody will miss.
@@ -186,6 +216,11 @@ fn greeting(args: &MountArgs, mounted: &Mounted, plan: &walbanger_fuse::Plan) ->
     };
     if let Some(reason) = report.views.first().and_then(|view| view.fallback.as_ref()) {
         let _ = write!(text, "\nNo passthrough: {reason}.");
+    }
+    if report.views.iter().any(|view| view.data != DataPath::Passthrough) {
+        text.push_str(
+            "\nAll replicas must use this one view: the volume behind it does not share its memory.",
+        );
     }
     text
 }

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::{Cli, Command, compare, judge, logging, meta, mount, probe, run};
 use crate::bang::BangError;
@@ -14,6 +15,7 @@ use crate::stop;
 #[must_use]
 pub fn main() -> ExitCode {
     stop::hold_signals();
+    raise_limit_of_files();
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(|place| format!(" at {place}")).unwrap_or_default();
         let text = message(panic.payload());
@@ -33,6 +35,16 @@ pub fn main() -> ExitCode {
 fn message(payload: &dyn std::any::Any) -> &str {
     let text = payload.downcast_ref::<&str>().copied();
     text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}
+
+/// Every connection has four files open, and every replica of a comparison three pipes: what the
+/// user may have at most is what is needed. Where it is not enough, that is said later.
+fn raise_limit_of_files() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+    {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
 }
 
 fn execute(command: Command) -> anyhow::Result<Exit> {

@@ -21,7 +21,7 @@ Examples:
   walbanger run /db/walbanger.db               until stopped; quiet while nothing is wrong
   walbanger run -r -p --duration 1m test.db    a fresh database, one minute, with progress
   walbanger run --journal-mode delete test.db  a rollback journal instead of the WAL
-  walbanger run --out results test.db          keep the history, for walbanger check
+  walbanger run --out results test.db          keep the history of every commit
 
 Start it at least twice on one database, from both sides of the boundary under test. It makes the
 database if there is none, and refuses every database that it did not make.";
@@ -193,6 +193,10 @@ pub(super) fn execute(args: RunArgs) -> anyhow::Result<Exit> {
     match &report.stop {
         Stop::DiskFull(call) => program::complain(&format!(
             "{}: the disk is full ({call}); make room and try again",
+            path.display()
+        )),
+        Stop::Machine(what) => program::complain(&format!(
+            "{}: this machine ran out of {what}; raise the limit (ulimit -a) or use fewer workers",
             path.display()
         )),
         Stop::History(why) => program::complain(&format!(

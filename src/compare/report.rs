@@ -32,6 +32,8 @@ pub struct Comparison {
     pub bare_ratio: Option<Estimate>,
     /// The signal that ended it early.
     pub stopped: Option<Signal>,
+    /// Why the results could not be kept, if they should have been.
+    pub not_kept: Option<String>,
     seed: Seed,
     settings: serde_json::Value,
 }
@@ -142,6 +144,7 @@ impl Comparison {
             throughput_ratio,
             bare_ratio,
             stopped,
+            not_kept: None,
             seed: config.seed,
             settings,
         }

@@ -64,7 +64,7 @@ pub struct Trial {
     /// What went wrong without being evidence.
     pub notes: Vec<String>,
     /// Where histories and the failed database are kept.
-    pub kept: Option<PathBuf>,
+    pub kept: Option<String>,
 }
 
 impl Trial {

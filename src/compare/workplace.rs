@@ -2,7 +2,8 @@
 //! by its owner, or, if that was killed, by the next one.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
@@ -13,6 +14,8 @@ use walbanger_fuse::{clear_stale, our_mounts};
 const PREFIX: &str = "walbanger-compare-";
 /// The file whose lock says that the workplace is in use.
 const LOCK: &str = "lock";
+/// What it holds.
+const MARK: &[u8] = b"walbanger compare\n";
 
 /// A directory that goes when it is dropped.
 #[derive(Debug)]
@@ -28,7 +31,8 @@ impl Workplace {
         let path = mkdtemp(&parent.join(format!("{PREFIX}XXXXXX")))?;
         // Locked before it has the name that others look for: nobody can take it for abandoned.
         let early = path.join("lock.new");
-        let lock = File::create(&early)?;
+        let mut lock = File::create(&early)?;
+        lock.write_all(MARK)?;
         let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock).map_err(|(_, e)| e)?;
         fs::rename(&early, path.join(LOCK))?;
         Ok(Self { path, _lock: lock })
@@ -64,12 +68,30 @@ pub(super) fn is_workplace(path: &Path) -> bool {
 fn sweep(parent: &Path) {
     let Ok(entries) = fs::read_dir(parent) else { return };
     for path in entries.flatten().map(|entry| entry.path()).filter(|path| is_workplace(path)) {
-        let Ok(lock) = File::open(path.join(LOCK)) else { continue };
+        let Some(lock) = lock_of_ours(&path) else { continue };
         if Flock::lock(lock, FlockArg::LockExclusiveNonblock).is_ok() {
             tracing::info!(path = %path.display(), "clearing away what a killed comparison left");
             clear(&path);
         }
     }
+}
+
+/// The lock of a directory that this user's walbanger made; nobody else's is touched, or waited for.
+fn lock_of_ours(path: &Path) -> Option<File> {
+    let directory = fs::symlink_metadata(path).ok()?;
+    let private = directory.is_dir() && directory.mode() & 0o777 == 0o700;
+    if !private || directory.uid() != nix::unistd::geteuid().as_raw() {
+        return None;
+    }
+    let mut lock = File::options()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path.join(LOCK))
+        .ok()?;
+    let mut mark = Vec::new();
+    lock.metadata().ok().filter(fs::Metadata::is_file)?;
+    (&mut lock).take(MARK.len() as u64).read_to_end(&mut mark).ok()?;
+    (mark == MARK).then_some(lock)
 }
 
 /// Removes a workplace. A view that is still mounted is detached first, so that nothing is removed
@@ -88,6 +110,8 @@ fn clear(path: &Path) {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::DirBuilderExt as _;
+
     use super::*;
 
     #[test]
@@ -95,8 +119,14 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let living = Workplace::below(parent.path()).unwrap();
         let dead = parent.path().join(format!("{PREFIX}dead"));
-        fs::create_dir(&dead).unwrap();
-        fs::write(dead.join(LOCK), "").unwrap();
+        fs::DirBuilder::new().mode(0o700).create(&dead).unwrap();
+        fs::write(dead.join(LOCK), MARK).unwrap();
+        let trap = parent.path().join(format!("{PREFIX}trap"));
+        fs::DirBuilder::new().mode(0o700).create(&trap).unwrap();
+        nix::unistd::mkfifo(&trap.join(LOCK), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let thesis = parent.path().join(format!("{PREFIX}2024-results"));
+        fs::DirBuilder::new().mode(0o700).create(&thesis).unwrap();
+        fs::write(thesis.join(LOCK), "mine").unwrap();
         let young = parent.path().join(format!("{PREFIX}young"));
         fs::create_dir(&young).unwrap();
         let other = parent.path().join("somebody-elses");
@@ -104,6 +134,7 @@ mod tests {
         let next = Workplace::below(parent.path()).unwrap();
         assert!(!dead.exists(), "its lock was free");
         assert!(young.exists(), "it has no lock yet");
+        assert!(trap.exists() && thesis.exists(), "they only look like ours");
         assert!(other.exists() && living.path().exists());
         let path = next.path().to_owned();
         next.directory("a/b").unwrap();

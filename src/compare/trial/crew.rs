@@ -48,6 +48,8 @@ pub(super) struct Crew<'a> {
     last_us: u64,
     notes: Vec<String>,
     asked_to_stop: Option<Instant>,
+    /// Whether those that did not end were killed.
+    killed: bool,
 }
 
 struct Member {
@@ -101,6 +103,7 @@ impl<'a> Crew<'a> {
             last_us: 0,
             notes: Vec::new(),
             asked_to_stop: None,
+            killed: false,
         }
     }
 
@@ -260,9 +263,10 @@ impl<'a> Crew<'a> {
         self.check_mount()?;
         let over = self.started + self.place.config.duration + GRACE;
         let limit = self.asked_to_stop.map_or(over, |asked| over.min(asked + GRACE));
-        if Instant::now() < limit {
+        if Instant::now() < limit || self.killed {
             return Ok(());
         }
+        self.killed = true;
         for index in 0..self.replicas.len() {
             let member = &mut self.replicas[index];
             if member.ended {
