@@ -276,11 +276,12 @@ impl fuser::Filesystem for Adapter {
         reply: fuser::ReplyEmpty,
     ) {
         self.count(Call::Release);
+        // First, for nobody waits for it, and an unmount would overtake a late answer.
+        reply.ok();
         if let Some(released) = self.view().release(handle.0) {
             self.engine.release(&released.file, self.view().number, handle.0);
             self.backings.close(node.0);
         }
-        reply.ok();
     }
 
     fn fsync(
