@@ -72,7 +72,7 @@ pub enum Unproven {
 }
 
 /// Proves in another process that these views are a fair baseline: where mappings are broken, to
-/// try them may end the process. 
+/// try them may end the process.
 pub fn prove_apart(views: &[PathBuf]) -> Result<(), Unproven> {
     let failed = |error: io::Error| Unproven::Interrupted(format!("no self-test: {error}"));
     let program = std::env::current_exe().map_err(failed)?;

@@ -60,7 +60,13 @@ impl ViewReport {
             .map(|&call| (call.name().to_owned(), counts.total(call)))
             .filter(|&(_, count)| count > 0)
             .collect();
-        Self { view, path: path.to_string_lossy().into_owned(), data, fallback: fallback.cloned(), calls }
+        Self {
+            view,
+            path: path.to_string_lossy().into_owned(),
+            data,
+            fallback: fallback.cloned(),
+            calls,
+        }
     }
 }
 

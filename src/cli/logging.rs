@@ -10,8 +10,14 @@ use super::LogFormat;
 
 /// Starts logging as `RUST_LOG` says, or from warnings on.
 pub(super) fn start(format: LogFormat) {
-    let filter =
-        EnvFilter::builder().with_default_directive(LevelFilter::WARN.into()).from_env_lossy();
+    // An answer to a caller that was killed, or to a view that was unmounted, reaches nobody, and
+    // the FUSE library calls that an error.
+    let filter = match env::var(EnvFilter::DEFAULT_ENV) {
+        Ok(wanted) if !wanted.is_empty() => EnvFilter::builder()
+            .with_default_directive(LevelFilter::WARN.into())
+            .parse_lossy(wanted),
+        _ => EnvFilter::new("warn,fuser::reply=off"),
+    };
     let no_color = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)

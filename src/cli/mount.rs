@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use crossbeam_channel::select;
 use serde::Serialize;
-use walbanger_fuse::{DoubleGrant, LockMode, MountError, MountOptions, Mounted, Report};
+use walbanger_fuse::{
+    DataPath, DoubleGrant, LockMode, MountError, MountOptions, Mounted, Report, ViewReport,
+};
 
 use super::faults::{FaultArgs, ViewArgs};
 use super::program;
