@@ -213,3 +213,66 @@ fn replicas_whose_locks_are_dropped_complain() {
     assert!(text.contains("Ledger: ") && text.contains("(drop-lock)"), "{text}");
     until("no view is left", || rig.mounts().is_empty());
 }
+
+#[test]
+fn several_views_that_share_no_memory_are_refused() {
+    let Some(rig) = Rig::new() else { return };
+    let mount = |views: &[&str]| {
+        let mut command = walbanger();
+        command.args(["mount", "--data=direct"]).arg(rig.path("volume"));
+        command.args(views.iter().map(|view| rig.path(view))).output().unwrap()
+    };
+    let output = mount(&["view1", "view2"]);
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    assert!(stderr(&output)[0].contains("do not share memory"), "{output:?}");
+    assert_eq!(rig.mounts().len(), 0);
+    // One is fine, and says who must use it.
+    let mut one = rig.mount(1, &["--data=direct"]);
+    one.until("must use this one view");
+    one.signal(Signal::SIGTERM);
+    one.finish();
+}
+
+#[test]
+fn a_view_of_a_view_does_not_claim_to_pass_through() {
+    let Some(rig) = Rig::new() else { return };
+    let mut below = rig.mount(1, &[]);
+    let mut command = walbanger();
+    command.arg("mount").args(["view1", "view2"].map(|view| rig.path(view)));
+    let mut above = crate::util::Replica::start(&mut command);
+    assert!(above.lines[0].contains("direct I/O"), "{:?}", above.lines);
+    assert_eq!(names(&rig.path("volume")), Vec::<String>::new(), "the trial left nothing");
+    for mount in [&mut above, &mut below] {
+        mount.signal(Signal::SIGTERM);
+        mount.finish();
+    }
+    assert_eq!(rig.mounts().len(), 0);
+}
+
+#[test]
+fn a_closed_terminal_leaves_no_view() {
+    let Some(rig) = Rig::new() else { return };
+    let mut mount = rig.mount(1, &[]);
+    mount.signal(Signal::SIGHUP);
+    let ended = mount.finish();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&ended.status), Some(1), "{ended:?}");
+    assert_eq!(rig.mounts().len(), 0);
+}
+
+#[test]
+fn a_value_without_its_sign_is_recognised() {
+    for command in ["mount", "compare"] {
+        for words in [["--drop-lock", "0.01"], ["--delay-fsync", "20ms"]] {
+            let place = tempfile::tempdir().unwrap();
+            let output = walbanger()
+                .arg(command)
+                .args(words)
+                .args(if command == "mount" { &["volume", "view"][..] } else { &[] })
+                .current_dir(place.path())
+                .output()
+                .unwrap();
+            assert_eq!(output.status.code(), Some(2), "{output:?}");
+            assert!(stderr(&output)[0].contains("with '='"), "{output:?}");
+        }
+    }
+}

@@ -87,3 +87,26 @@ fn a_directory_that_cannot_be_written_is_refused() {
     };
     assert_refused(&output, "cannot be written");
 }
+
+#[test]
+fn a_machine_that_runs_out_of_descriptors_accuses_nobody() {
+    let place = Place::new();
+    let output = std::process::Command::new("sh")
+        .args(["-c", "ulimit -n 24; exec \"$@\"", "sh"])
+        .arg(assert_cmd::cargo::cargo_bin("walbanger"))
+        .args(place.args("--duration 20s --workers 30"))
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    assert_eq!(stdout(&output).len(), 1, "{output:?}");
+    assert!(stderr(&output)[0].contains("ran out of file descriptors"), "{output:?}");
+}
+
+#[test]
+fn a_path_need_not_be_text() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let place = Place::new();
+    let path = place.path().join(std::ffi::OsStr::from_bytes(b"\xff\xfe.db"));
+    let output = walbanger().arg("run").arg(path).args(["--duration=500ms", "--json"]).output();
+    assert_eq!(output.unwrap().status.code(), Some(0));
+}
