@@ -62,9 +62,10 @@ fn dropped_locks_are_reproduced_and_the_document_follows_the_schema() {
         serde_json::from_slice(&fs::read(out.join("report.json")).unwrap()).unwrap();
     assert_eq!(report, document);
     let trial = out.join("trial-001-faulted");
-    for name in ["walbanger.db", "replica-1.jsonl", "replica-2.jsonl", "replica-3.jsonl"] {
-        assert!(trial.join(name).exists(), "{name}: {:?}", names(&trial));
-    }
+    // Evidence can come before the last replica was started.
+    let kept = names(&trial);
+    let histories = kept.iter().filter(|name| name.ends_with(".jsonl")).count();
+    assert!(histories >= 2 && kept.iter().any(|name| name == "walbanger.db"), "{kept:?}");
     rig.assert_nothing_left();
 }
 
