@@ -9,8 +9,9 @@ mod writer;
 
 use serde::{Deserialize, Serialize};
 
+use crate::document::Head;
 use crate::evidence::Evidence;
-use crate::ids::{ReplicaName, Seed, Version, WorkerId};
+use crate::ids::{ReplicaName, Version, WorkerId};
 
 pub use reader::{HistoryError, Line, Reader, parse_line};
 pub use track::{State, Track};
@@ -39,18 +40,9 @@ pub const SCHEMA: &str = "walbanger-history";
 /// The first line of a history.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct Header {
-    /// `walbanger-history`, 1.
-    pub schema: Schema,
-    /// Version of walbanger.
-    pub walbanger: String,
-    /// Version of SQLite.
-    pub sqlite: String,
-    /// Release of the kernel.
-    pub kernel: String,
-    /// The command that wrote it: `run`.
-    pub command: String,
-    /// The seed.
-    pub seed: Seed,
+    /// What every document begins with: `walbanger-history`, 1.
+    #[serde(flatten)]
+    pub head: Head,
     /// The replica.
     pub replica: ReplicaName,
     /// Its process id, in its own namespace.

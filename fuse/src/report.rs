@@ -70,6 +70,18 @@ impl ViewReport {
     }
 }
 
+impl FaultCount {
+    /// What the rule did, in a sentence.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let Self { flag, seen, fired, .. } = self;
+        match seen {
+            0 => format!("{flag}: never matched a call."),
+            _ => format!("{flag}: fired on {fired} of {seen} calls."),
+        }
+    }
+}
+
 impl Report {
     pub(crate) fn new(
         started: f64,

@@ -17,7 +17,8 @@ use super::settings::{BadSettings, Existing, Settings};
 use super::shared::{Counters, Shared};
 use super::watch::{self, Progress, Pulse};
 use super::worker::{Habit, Worker};
-use crate::history::{Header, Rotation, SCHEMA, Schema, Writer};
+use crate::document::Head;
+use crate::history::{Header, Rotation, SCHEMA, Writer};
 use crate::ids::WorkerNumber;
 use crate::merge::{Merger, Scope};
 use crate::rng::Stream;
@@ -238,7 +239,7 @@ fn opening(settings: &Settings, header: &Header) -> String {
     format!(
         "Opening {}: SQLite {}, journal mode {}, synchronous {}, replica {}, {} worker{}, seed {}",
         settings.path.display(),
-        header.sqlite,
+        header.head.sqlite,
         settings.journal_mode,
         settings.synchronous,
         settings.replica,
@@ -255,12 +256,7 @@ fn header(settings: &Settings) -> Header {
     };
     let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Header {
-        schema: Schema::first(SCHEMA),
-        walbanger: env!("CARGO_PKG_VERSION").to_owned(),
-        sqlite: rusqlite::version().to_owned(),
-        kernel: proc("osrelease"),
-        command: "run".to_owned(),
-        seed: settings.seed,
+        head: Head::new(SCHEMA, "run", settings.seed),
         replica: settings.replica.clone(),
         pid: std::process::id(),
         host: proc("hostname"),

@@ -1,14 +1,17 @@
 //! What a replica did and saw: for people, and as the JSON document.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
 use super::complaints::{Counts, describe};
+use crate::document::Head;
 use crate::evidence::Evidence;
 use crate::exit::Exit;
-use crate::history::{Header, Schema, Totals};
+use crate::history::{Header, Totals};
+use crate::ids::ReplicaName;
 use crate::stop::Stop;
 
 /// The name of the document's format.
@@ -27,6 +30,24 @@ pub struct Report {
     pub counts: Counts,
     /// Why it ended.
     pub stop: Stop,
+}
+
+/// The JSON document of `run`.
+#[derive(Debug, Serialize)]
+pub struct Document<'a> {
+    #[serde(flatten)]
+    head: Head,
+    replica: &'a ReplicaName,
+    settings: &'a Value,
+    commits: u64,
+    transactions: u64,
+    seconds: f64,
+    busy: u64,
+    evidence: &'a [Evidence],
+    evidence_total: u64,
+    kinds: BTreeMap<&'static str, u64>,
+    codes: BTreeMap<i32, u64>,
+    stopped_by: &'static str,
 }
 
 impl Report {
@@ -80,39 +101,35 @@ impl Report {
 
     /// The JSON document.
     #[must_use]
-    pub fn json(&self) -> Value {
-        json!({
-            "schema": Schema::first(SCHEMA),
-            "walbanger": self.header.walbanger,
-            "sqlite": self.header.sqlite,
-            "kernel": self.header.kernel,
-            "seed": self.header.seed,
-            "command": self.header.command,
-            "replica": self.header.replica,
-            "settings": self.header.settings,
-            "commits": self.totals.commits,
-            "transactions": self.totals.transactions,
-            "seconds": self.seconds(),
-            "busy": self.totals.busy,
-            "evidence": self.evidence,
-            "evidence_total": self.totals.evidence,
-            "kinds": self.counted(|kind, _| Some(kind)),
-            "codes": self.counted(|_, code| code),
-            "stopped_by": self.stopped_by(),
-        })
+    pub fn document(&self) -> Document<'_> {
+        let Totals { commits, transactions, busy, evidence: evidence_total, .. } = self.totals;
+        Document {
+            head: Head::new(SCHEMA, "run", self.header.head.seed),
+            replica: &self.header.replica,
+            settings: &self.header.settings,
+            commits,
+            transactions,
+            seconds: self.seconds(),
+            busy,
+            evidence: &self.evidence,
+            evidence_total,
+            kinds: self.counted(|kind, _| Some(kind)),
+            codes: self.counted(|_, code| code),
+            stopped_by: self.stopped_by(),
+        }
     }
 
-    fn counted<K: Serialize + ToString>(
+    fn counted<K: Ord>(
         &self,
         key: impl Fn(&'static str, Option<i32>) -> Option<K>,
-    ) -> Map<String, Value> {
-        let mut sums = std::collections::BTreeMap::<String, u64>::new();
+    ) -> BTreeMap<K, u64> {
+        let mut sums = BTreeMap::new();
         for ((kind, code), count) in &self.counts {
             if let Some(key) = key(kind.name(), *code) {
-                *sums.entry(key.to_string()).or_default() += count;
+                *sums.entry(key).or_default() += count;
             }
         }
-        sums.into_iter().map(|(key, sum)| (key, sum.into())).collect()
+        sums
     }
 
     fn stopped_by(&self) -> &'static str {

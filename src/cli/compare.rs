@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use walbanger_fuse::DoubleGrant;
+use walbanger_fuse::{DoubleGrant, FaultCount};
 
 use super::faults::{FaultArgs, ViewArgs};
 use super::mount::tell_double_grant;
@@ -298,22 +298,18 @@ fn table(comparison: &Comparison, config: &Config) -> String {
 
 /// What the faulted mounts did, by rule.
 fn faults(comparison: &Comparison) -> String {
-    let mut sums: Vec<(String, u64, u64)> = Vec::new();
+    let mut sums: Vec<FaultCount> = Vec::new();
     let Some(arm) = comparison.arm(ArmName::Faulted) else { return String::new() };
     for fault in arm.trial.iter().filter_map(|t| t.mount.as_ref()).flat_map(|m| &m.faults) {
-        match sums.iter_mut().find(|(flag, ..)| *flag == fault.flag) {
-            Some((_, seen, fired)) => {
-                *seen += fault.seen;
-                *fired += fault.fired;
+        match sums.iter_mut().find(|sum| sum.flag == fault.flag) {
+            Some(sum) => {
+                sum.seen += fault.seen;
+                sum.fired += fault.fired;
             }
-            None => sums.push((fault.flag.clone(), fault.seen, fault.fired)),
+            None => sums.push(fault.clone()),
         }
     }
-    let line = |(flag, seen, fired): &(String, u64, u64)| match seen {
-        0 => format!("{flag}: never matched a call.\n"),
-        _ => format!("{flag}: fired on {fired} of {seen} calls.\n"),
-    };
-    sums.iter().map(line).collect()
+    sums.iter().fold(String::new(), |text, sum| text + &sum.describe() + "\n")
 }
 
 /// A lie of the first trial that shows evidence, beside the first symptom.

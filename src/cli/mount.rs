@@ -235,10 +235,7 @@ fn summary(report: &Report) -> String {
     let calls = if calls.is_empty() { "none".to_owned() } else { calls.join(", ") };
     let _ = write!(text, "\nCalls: {calls}.");
     for fault in &report.faults {
-        let _ = match fault.seen {
-            0 => write!(text, "\n{}: never matched a call.", fault.flag),
-            seen => write!(text, "\n{}: fired on {} of {seen} calls.", fault.flag, fault.fired),
-        };
+        let _ = write!(text, "\n{}", fault.describe());
     }
     if let Some(first) = report.first_double_grants.first() {
         let _ = write!(

@@ -222,7 +222,7 @@ fn tell(report: &Report, output: &OutputArgs) -> std::io::Result<()> {
         return Ok(());
     }
     if output.json {
-        return program::print(&serde_json::to_string_pretty(&report.json())?);
+        return program::print(&serde_json::to_string_pretty(&report.document())?);
     }
     let asked = output.verbose || output.progress || matches!(report.stop, Stop::Signal(_));
     if asked || report.totals.evidence > 0 {

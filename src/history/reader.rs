@@ -61,11 +61,11 @@ pub fn parse_line(line: &[u8]) -> Result<Line, String> {
 
 fn parse_header(line: &[u8]) -> Result<Line, String> {
     let header: Header = serde_json::from_slice(line).map_err(|error| error.to_string())?;
-    if header.schema.name != SCHEMA {
-        return Err(format!("its schema is {:?}, not {SCHEMA:?}", header.schema.name));
+    if header.head.schema.name != SCHEMA {
+        return Err(format!("its schema is {:?}, not {SCHEMA:?}", header.head.schema.name));
     }
-    if header.schema.version != 1 {
-        return Err(format!("its schema has version {}, not 1", header.schema.version));
+    if header.head.schema.version != 1 {
+        return Err(format!("its schema has version {}, not 1", header.head.schema.version));
     }
     Ok(Line::Header(Box::new(header)))
 }

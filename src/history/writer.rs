@@ -266,20 +266,16 @@ impl Event {
 mod tests {
     use std::io::BufReader;
 
-    use super::super::{Reader, Schema, State};
+    use super::super::{Reader, State};
     use super::*;
+    use crate::document::Head;
     use crate::ids::{ReplicaName, Seed, Version, WorkerId};
 
     static FD: AtomicI32 = AtomicI32::new(-1);
 
     fn header() -> Header {
         Header {
-            schema: Schema::first(super::super::SCHEMA),
-            walbanger: "0".to_owned(),
-            sqlite: "3".to_owned(),
-            kernel: "6".to_owned(),
-            command: "run".to_owned(),
-            seed: Seed(1),
+            head: Head::new(super::super::SCHEMA, "run", Seed(1)),
             replica: ReplicaName::tidy("a"),
             pid: 1,
             host: "h".to_owned(),
