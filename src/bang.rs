@@ -1,5 +1,6 @@
 //! The workload: one replica whose workers bang on one database and check what they get.
 
+mod birth;
 mod complaints;
 mod connection;
 mod entries;

@@ -19,6 +19,8 @@ pub enum Stop {
     StdinClosed,
     /// Nobody reads standard output any more.
     NobodyListens,
+    /// Somebody else reset the database.
+    Replaced,
     /// The disk is full; the text says which call noticed.
     DiskFull(String),
     /// The machine ran out of something that is not the volume's; the text says of what.

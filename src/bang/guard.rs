@@ -137,14 +137,15 @@ fn writable(path: &Path) -> Result<(), Refusal> {
         .map_err(|errno| Refusal::ReadOnly { path: path.to_owned(), source: errno.into() })
 }
 
-/// The files that belong to a database, itself last: a crash in between leaves it recognisable.
+/// The files that belong to a database, itself first: while it is gone, whoever has it open knows
+/// that it is being replaced. SQLite clears away what a crash in between leaves.
 pub(super) fn files(path: &Path) -> [PathBuf; 4] {
     let sidecar = |suffix: &str| {
         let mut name = path.as_os_str().to_owned();
         name.push(suffix);
         PathBuf::from(name)
     };
-    [sidecar("-journal"), sidecar("-wal"), sidecar("-shm"), path.to_owned()]
+    [path.to_owned(), sidecar("-journal"), sidecar("-wal"), sidecar("-shm")]
 }
 
 fn remove(path: &Path) -> Result<(), Refusal> {

@@ -9,6 +9,7 @@ use std::{env, fs, io};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
+use super::birth::Identity;
 use super::complaints::{Complaints, Detail, Hearer, say};
 use super::guard::{self, Refusal};
 use super::rendezvous::Rendezvous;
@@ -148,6 +149,7 @@ fn share(settings: Settings, session: &Session, history: Option<Writer>, start: 
         start,
         stop: Arc::new(AtomicBool::new(false)),
         established: AtomicBool::new(settings.existing == Existing::Trust),
+        identity: Identity::default(),
         floor: AtomicU64::new(0),
         counters: Counters::default(),
         complaints: Complaints::new(hearer),

@@ -58,6 +58,8 @@ impl Report {
             Stop::Signal(signal) => Exit::Signal(*signal),
             Stop::DiskFull(_) | Stop::Machine(_) | Stop::History(_) => Exit::Unable,
             Stop::Internal(_) => Exit::Internal,
+            Stop::Replaced if self.totals.evidence == 0 => Exit::Usage,
+            Stop::Replaced => Exit::Evidence,
             Stop::Duration | Stop::StdinClosed | Stop::NobodyListens => {
                 if self.totals.evidence > 0 {
                     Exit::Evidence
@@ -138,6 +140,7 @@ impl Report {
             Stop::Signal(signal) => signal.as_str(),
             Stop::StdinClosed => "stdin-closed",
             Stop::NobodyListens => "stdout-closed",
+            Stop::Replaced => "replaced",
             Stop::DiskFull(_) => "disk-full",
             Stop::Machine(_) => "machine",
             Stop::History(_) => "history",

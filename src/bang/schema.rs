@@ -2,6 +2,7 @@
 
 use rusqlite::Connection;
 
+use super::birth::{self, Birth};
 use super::settings::Settings;
 
 /// `WALB`: the stamp that says that a database is ours.
@@ -63,6 +64,8 @@ pub(super) fn create(connection: &Connection, settings: &Settings) -> rusqlite::
             connection.pragma_update(None, "application_id", APPLICATION_ID)?;
             connection.pragma_update(None, "user_version", SCHEMA_VERSION)?;
             connection.execute_batch(TABLES)?;
+            connection.execute_batch(birth::TABLE)?;
+            Birth::write(connection, settings.existing)?;
             return Ok(Holds::Ours);
         }
         Ok(found)

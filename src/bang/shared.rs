@@ -5,14 +5,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use crossbeam_channel::Sender;
+use rusqlite::Connection;
 
+use super::birth::Identity;
 use super::complaints::Complaints;
 use super::failure::Finding;
 use super::rendezvous::Rendezvous;
-use super::settings::Settings;
+use super::settings::{Existing, Settings};
 use super::watch::Pulse;
 use crate::codes;
-use crate::evidence::Evidence;
+use crate::evidence::{Evidence, Kind};
 use crate::history::{Commit, Totals, Writer};
 use crate::ids::{Transaction, Version, WorkerNumber};
 use crate::merge::{Merger, ReplicaIndex};
@@ -40,6 +42,8 @@ pub(super) struct Shared {
     pub stop: Arc<AtomicBool>,
     /// Set once a worker has seen our tables: from then on the database must be there.
     pub established: AtomicBool,
+    /// Which database it is.
+    pub identity: Identity,
     /// The newest version acknowledged to any worker: no later snapshot may be older.
     pub floor: AtomicU64,
     /// What was done.
@@ -96,7 +100,27 @@ impl Shared {
         });
     }
 
+    /// Whether a new connection is to the same database as those before; ends the replica if not.
+    pub(super) fn recognise(&self, connection: &Connection) -> bool {
+        let replaced = self.may_be_replaced() && self.identity.is_replaced(connection);
+        if replaced {
+            self.end(Stop::Replaced);
+        }
+        !replaced
+    }
+
+    /// A database that was made for this replica is nobody else's to reset.
+    fn may_be_replaced(&self) -> bool {
+        self.settings.existing != Existing::Trust
+    }
+
     fn report(&self, evidence: Evidence) {
+        // A hang is told by the watch, which must not wait for the volume itself.
+        let sees_data = evidence.kind != Kind::Hang;
+        if sees_data && self.may_be_replaced() && self.identity.is_replaced_at(&self.settings.path)
+        {
+            return self.end(Stop::Replaced);
+        }
         let told = self.complaints.take(evidence, self.history.as_ref());
         if let Err(reason) = told {
             self.end(reason);

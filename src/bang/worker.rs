@@ -177,7 +177,7 @@ impl Worker {
         match opened {
             Ok(connection) => {
                 shared.established.store(true, Ordering::Relaxed);
-                Some(connection)
+                shared.recognise(&connection).then_some(connection)
             }
             Err(OpenError::Sqlite(error, connection)) => {
                 let failure = failure::sort(&error, connection.as_deref(), "opening the database");

@@ -191,6 +191,11 @@ pub(super) fn execute(args: RunArgs) -> anyhow::Result<Exit> {
     let report = bang::run(settings, &session)?;
     tell(&report, &output)?;
     match &report.stop {
+        Stop::Replaced => program::complain(&format!(
+            "{}: the database was replaced by a `run --reset`; start again, and reset with the \
+             first replica only",
+            path.display()
+        )),
         Stop::DiskFull(call) => program::complain(&format!(
             "{}: the disk is full ({call}); make room and try again",
             path.display()

@@ -228,25 +228,18 @@ fn a_killed_comparison_leaves_nothing_that_the_next_one_does_not_clear() {
 }
 
 #[test]
-fn a_killed_mount_ends_the_comparison_with_the_reason() {
+fn a_killed_child_ends_the_comparison_with_the_reason() {
     let Some(rig) = Rig::new() else { return };
-    let child = started(&rig);
-    kill(rig.process("mount").unwrap(), Signal::SIGKILL).unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(3), "{output:?}");
-    let last = stderr(&output).pop().unwrap();
-    assert!(last.contains("the mount failed") && last.contains("before its time"), "{last}");
-    rig.assert_nothing_left();
-}
-
-#[test]
-fn a_killed_replica_ends_the_comparison_with_the_reason() {
-    let Some(rig) = Rig::new() else { return };
-    let child = started(&rig);
-    kill(rig.process("run").unwrap(), Signal::SIGKILL).unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(3), "{output:?}");
-    let last = stderr(&output).pop().unwrap();
-    assert!(last.contains("failed: signal: 9"), "{last}");
-    rig.assert_nothing_left();
+    for (victim, why) in [
+        ("mount", "the mount failed: the mount daemon ended before its time"),
+        ("run", "failed: signal: 9"),
+    ] {
+        let child = started(&rig);
+        kill(rig.process(victim).unwrap(), Signal::SIGKILL).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(3), "{output:?}");
+        let last = stderr(&output).pop().unwrap();
+        assert!(last.contains(why), "{last}");
+        rig.assert_nothing_left();
+    }
 }

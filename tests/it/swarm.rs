@@ -8,7 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::docker::{
-    Engine, Image, docker, have_views, image, is_in_swarm, run, script, swarm, views_below,
+    Engine, Image, Swarm, docker, have_views, image, is_in_swarm, run, script, swarm, views_below,
 };
 use crate::util::{Place, stderr, stdout, until};
 
@@ -74,6 +74,30 @@ impl Drop for Service<'_> {
     }
 }
 
+/// What a service over views stands on; given up from the first to the last.
+struct Ground {
+    _swarm: Swarm,
+    place: Place,
+    image: Image,
+    _engine: Engine,
+}
+
+impl Ground {
+    /// `None` where containers cannot be given views.
+    fn for_views() -> Option<Self> {
+        let engine = Engine::turn()?;
+        if !have_views() {
+            return None;
+        }
+        let image = image(&engine);
+        Some(Self { _swarm: swarm(&engine), place: Place::new(), image, _engine: engine })
+    }
+
+    fn service(&self) -> Service<'_> {
+        Service::new(&self.place, &self.image)
+    }
+}
+
 #[test]
 fn three_replicas_on_one_volume_are_quiet_and_leave_nothing() {
     let Some(engine) = Engine::turn() else { return };
@@ -109,13 +133,8 @@ fn three_replicas_on_one_volume_are_quiet_and_leave_nothing() {
 
 #[test]
 fn three_replicas_on_views_complain_only_of_dropped_locks() {
-    let Some(engine) = Engine::turn() else { return };
-    if !have_views() {
-        return;
-    }
-    let (image, place) = (image(&engine), Place::new());
-    let _swarm = swarm(&engine);
-    let service = Service::new(&place, &image);
+    let Some(ground) = Ground::for_views() else { return };
+    let service = ground.service();
 
     let refused = service.up(&["--drop-lock=1.5"]);
     assert_eq!(refused.status.code(), Some(2), "{refused:?}");
@@ -123,7 +142,7 @@ fn three_replicas_on_views_complain_only_of_dropped_locks() {
 
     let output = service.up(&["--views"]);
     assert!(output.status.success(), "{output:?}");
-    assert_eq!(views_below(place.path()).len(), 3);
+    assert_eq!(views_below(ground.place.path()).len(), 3);
     until("three replicas open", || service.opened() >= 3);
     let logs = service.logs();
     assert_eq!(logs.len(), 3, "{logs:#?}");
@@ -142,13 +161,8 @@ fn three_replicas_on_views_complain_only_of_dropped_locks() {
 
 #[test]
 fn a_swarm_whose_mount_was_killed_is_cleared_away() {
-    let Some(engine) = Engine::turn() else { return };
-    if !have_views() {
-        return;
-    }
-    let (image, place) = (image(&engine), Place::new());
-    let _swarm = swarm(&engine);
-    let service = Service::new(&place, &image);
+    let Some(ground) = Ground::for_views() else { return };
+    let service = ground.service();
     assert!(service.up(&["--views"]).status.success());
     kill(service.daemon(), Signal::SIGKILL).unwrap();
     let down = service.down();

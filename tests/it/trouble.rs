@@ -80,6 +80,47 @@ fn a_database_that_goes_back_in_time_is_noticed() {
     }
 }
 
+/// A replica that is at work, which it has told by some commits.
+fn at_work(place: &Place) -> Replica {
+    let replica = place.start("");
+    let behind = rusqlite::Connection::open(place.database()).unwrap();
+    crate::util::until("some versions", || {
+        let version = behind.query_row("SELECT version FROM state", (), |row| row.get::<_, i64>(0));
+        version.is_ok_and(|version| version > 50)
+    });
+    replica
+}
+
+#[test]
+fn a_reset_beside_a_running_replica_accuses_nobody() {
+    let place = Place::new();
+    let mut replica = at_work(&place);
+    let reset = place.run("--reset --duration 2s");
+    assert_eq!(reset.status.code(), Some(0), "{reset:?}");
+    let ended = replica.finish();
+    assert_eq!(ended.lines.len(), 1, "{ended:#?}");
+    assert_eq!(ended.status.code(), Some(2), "{ended:#?}");
+    let told = ended.stderr.trim_end();
+    assert!(told.contains("replaced by a `run --reset`") && !told.contains('\n'), "{told}");
+}
+
+#[test]
+fn a_database_that_is_taken_away_is_evidence_even_if_another_is_made() {
+    for another in [false, true] {
+        let place = Place::new();
+        let mut replica = at_work(&place);
+        for file in ["", "-wal", "-shm"].map(|suffix| place.sidecar(suffix)) {
+            // A sidecar file may be gone already, or not be there for a moment.
+            let gone = fs::remove_file(file);
+            assert!(gone.is_ok() || !place.database().exists());
+        }
+        if another {
+            place.run("--duration 1s");
+        }
+        assert!(replica.line().is_some(), "it said nothing: {:#?}", replica.finish());
+    }
+}
+
 #[test]
 fn a_row_that_changed_by_itself_is_noticed() {
     let place = Place::new();
