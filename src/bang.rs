@@ -11,6 +11,7 @@ mod payload;
 mod rendezvous;
 mod replica;
 mod report;
+mod reset;
 mod schema;
 mod settings;
 mod shared;

@@ -12,6 +12,7 @@ pub mod ids;
 pub mod judge;
 pub mod merge;
 pub mod ours;
+mod recordlock;
 pub mod rng;
 pub mod selftest;
 pub mod stop;

@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::Ordering;
 
-use nix::fcntl::{FcntlArg, fcntl};
 use rusqlite::Connection;
 
+use crate::recordlock::lock_byte;
 use crate::sys::{MAPPING_LENGTH, Mapping};
 
 /// What a view does not hold.
@@ -121,7 +121,7 @@ pub fn prove(views: &[PathBuf]) -> Result<(), SelfTestError> {
 fn locks(one: &Path, other: &Path) -> Result<(), SelfTestError> {
     let held = open(&one.join(FILE))?;
     let refused = |source| SelfTestError::File { path: one.join(FILE), source };
-    lock(&held).map_err(refused)?;
+    lock_byte(&held, BYTE).map_err(refused)?;
     let path = other.join(FILE);
     let granted = try_elsewhere(&path)
         .map_err(|source| SelfTestError::File { path: path.clone(), source })?;
@@ -155,24 +155,11 @@ fn try_elsewhere(path: &Path) -> io::Result<bool> {
 /// Tries to lock a file for writing; whether it was granted. The lock goes with this process.
 pub fn probe_lock(path: &Path) -> io::Result<bool> {
     let file = File::options().read(true).write(true).open(path)?;
-    match lock(&file) {
+    match lock_byte(&file, BYTE) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
         Err(error) => Err(error),
     }
-}
-
-fn lock(file: &File) -> io::Result<()> {
-    let whole = |number: i32| i16::try_from(number).expect("a small constant");
-    let wish = libc::flock {
-        l_type: whole(libc::F_WRLCK),
-        l_whence: whole(libc::SEEK_SET),
-        l_start: BYTE,
-        l_len: 1,
-        l_pid: 0,
-    };
-    fcntl(file, FcntlArg::F_SETLK(&wish))?;
-    Ok(())
 }
 
 fn mappings(one: &Path, other: &Path) -> Result<(), SelfTestError> {

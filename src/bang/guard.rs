@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{AccessFlags, access};
 
+use super::reset;
 use super::schema::APPLICATION_ID;
 use super::settings::{Existing, Settings};
 
@@ -88,7 +89,7 @@ pub(super) fn admit(settings: &Settings) -> Result<Found, Refusal> {
         writable(&settings.path)?;
     }
     if settings.existing == Existing::Reset {
-        remove(&settings.path)?;
+        reset::remove(&settings.path)?;
         return Ok(Found::Fresh);
     }
     Ok(found)
@@ -135,29 +136,6 @@ fn classify(first: &[u8]) -> Header {
 fn writable(path: &Path) -> Result<(), Refusal> {
     access(path, AccessFlags::W_OK)
         .map_err(|errno| Refusal::ReadOnly { path: path.to_owned(), source: errno.into() })
-}
-
-/// The files that belong to a database, itself first: while it is gone, whoever has it open knows
-/// that it is being replaced. SQLite clears away what a crash in between leaves.
-pub(super) fn files(path: &Path) -> [PathBuf; 4] {
-    let sidecar = |suffix: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(suffix);
-        PathBuf::from(name)
-    };
-    [path.to_owned(), sidecar("-journal"), sidecar("-wal"), sidecar("-shm")]
-}
-
-fn remove(path: &Path) -> Result<(), Refusal> {
-    for file in files(path) {
-        match fs::remove_file(&file) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                return Err(Refusal::Remove { path: file, source });
-            }
-            _ => {}
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

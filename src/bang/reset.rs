@@ -1,0 +1,51 @@
+//! Removes a database that is to be made anew, though others may have it open.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::guard::Refusal;
+use crate::recordlock::lock_byte;
+
+/// The byte of the database that SQLite locks for a transaction with a rollback journal.
+const RESERVED: i64 = 0x4000_0001;
+/// How long to wait for the end of a transaction. Who holds the lock for longer may be dead.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Removes the database and its sidecar files.
+pub(super) fn remove(path: &Path) -> Result<(), Refusal> {
+    // A journal is deleted by its name at the end of its transaction, and by then that may be the
+    // journal of the new database: so none may be going on. Without the file there is none.
+    let _held = File::options().read(true).write(true).open(path).map(hold_back);
+    for file in files(path) {
+        match fs::remove_file(&file) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(Refusal::Remove { path: file, source });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Keeps others from beginning a transaction, until the file that is returned is closed.
+fn hold_back(file: File) -> File {
+    let until = Instant::now() + PATIENCE;
+    while lock_byte(&file, RESERVED).is_err() && Instant::now() < until {
+        thread::sleep(Duration::from_millis(1));
+    }
+    file
+}
+
+/// The files that belong to a database, itself first: while it is gone, whoever has it open knows
+/// that it is being replaced. SQLite clears away what a crash in between leaves.
+fn files(path: &Path) -> [PathBuf; 4] {
+    let sidecar = |suffix: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        PathBuf::from(name)
+    };
+    [path.to_owned(), sidecar("-journal"), sidecar("-wal"), sidecar("-shm")]
+}
