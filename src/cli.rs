@@ -35,7 +35,8 @@ Exit status: 0 no evidence, 1 evidence found, 2 usage or bad input, 3 the machin
 #[command(name = "walbanger", version = version(), about = EXAMPLES, after_help = STATUS)]
 #[command(propagate_version = true, max_term_width = 100, disable_help_subcommand = true)]
 pub struct Cli {
-    /// How to write logs, which go to standard error; `RUST_LOG` says which (default: warn)
+    /// How to write logs on standard error: text, or json for one object a line. `RUST_LOG` says
+    /// how much: error, warn (without it), info, debug or trace
     #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
     #[arg(hide_possible_values = true, help_heading = "Global options")]
     pub log_format: LogFormat,

@@ -22,6 +22,7 @@ use walbanger_fuse::Plan;
 
 use crate::bang::{BangError, Settings};
 use crate::ids::{ReplicaName, Seed};
+use crate::place;
 use crate::selftest::{Unproven, prove_apart};
 use crate::stop::Stop;
 use daemon::{Daemon, DaemonPlan};
@@ -33,6 +34,7 @@ pub use report::{Arm, Comparison, Document};
 pub use statistics::Estimate;
 pub use trial::Trial;
 pub use verdict::{ALPHA, Answer, needs_power_cut};
+pub use workplace::is_temporary;
 
 /// An arm's name.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
@@ -128,6 +130,17 @@ pub enum CompareError {
     /// The layer is no fair baseline here.
     #[error("{0}")]
     SelfTest(String),
+    /// There is no place for temporary files.
+    #[error(
+        "{path}: nothing can be made in the directory for temporary files: {source}; set TMPDIR \
+         to another"
+    )]
+    Temporary {
+        /// What TMPDIR says.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// A mount failed.
     #[error("the mount failed: {0}")]
     Mount(String),
@@ -163,6 +176,8 @@ impl CompareError {
 /// What happens, for whoever wants to show it.
 #[derive(Clone, Copy, Debug)]
 pub enum Step<'a> {
+    /// Everything was checked, and the trials begin.
+    Begin,
     /// The views have proved themselves; the text says how data gets to the volume.
     Proved(&'a str),
     /// Something that the user should know.
@@ -171,7 +186,8 @@ pub enum Step<'a> {
     Trial(&'a Trial),
 }
 
-/// Runs the comparison. A signal ends it with what is known by then.
+/// Runs the comparison. A signal, or an error after the first trial, ends it with what is known by
+/// then.
 pub fn run(
     config: &Config,
     stop: &Receiver<Stop>,
@@ -180,30 +196,31 @@ pub fn run(
     walbanger_fuse::require_fuse().map_err(CompareError::Machine)?;
     config.launcher.check().map_err(CompareError::Machine)?;
     let mut stage = Stage::set(config)?;
-    stage.prove(show)?;
-    let mut trials = Vec::new();
-    let mut stopped = None;
-    'trials: for number in 1..=stage.pairs() {
-        for arm in stage.arms() {
-            match stage.trial(arm, number, stop) {
-                Ok(trial) => {
-                    show(Step::Trial(&trial));
-                    trials.push(trial);
-                }
-                Err(CompareError::Signal(signal)) => {
-                    stopped = Some(signal);
-                    break 'trials;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        if matches!(config.trials, Trials::UntilClear(_)) && verdict::is_clear(&trials) {
-            break;
-        }
+    let proof = stage.prove()?;
+    show(Step::Begin);
+    if let Some(note) = &proof.note {
+        show(Step::Note(note));
     }
-    let mut comparison = Comparison::new(config, trials, stopped);
+    show(Step::Proved(proof.data));
+    let mut trials = Vec::new();
+    let ended = match stage.trials(stop, show, &mut trials) {
+        Err(error) if trials.is_empty() && !matches!(error, CompareError::Signal(_)) => {
+            return Err(error);
+        }
+        // What was finished counts, whatever came after it.
+        ended => ended.err(),
+    };
+    let mut comparison = Comparison::new(config, trials, ended);
     comparison.not_kept = stage.keep(&comparison).err().map(|error| error.to_string());
     Ok(comparison)
+}
+
+/// What the clean views proved.
+struct Proof {
+    /// How data gets to the volume.
+    data: &'static str,
+    /// What the user should know of them.
+    note: Option<String>,
 }
 
 /// The directories of a comparison.
@@ -222,7 +239,8 @@ struct Stage<'a> {
 impl<'a> Stage<'a> {
     fn set(config: &'a Config) -> Result<Self, CompareError> {
         let temporary = std::env::temp_dir();
-        let place = Workplace::below(&temporary).map_err(CompareError::io(&temporary))?;
+        let place = Workplace::below(&temporary)
+            .map_err(|source| CompareError::Temporary { path: temporary, source })?;
         let on_volume = config.volume.as_deref().map(on_volume).transpose()?;
         let volume = match &on_volume {
             Some(workplace) => workplace.path().to_owned(),
@@ -240,8 +258,29 @@ impl<'a> Stage<'a> {
         Ok(Self { config, views, volume, results, run, _on_volume: on_volume, _place: place })
     }
 
+    /// Runs trials of all arms in turn until the answer is clear.
+    fn trials(
+        &self,
+        stop: &Receiver<Stop>,
+        show: &mut dyn FnMut(Step<'_>),
+        trials: &mut Vec<Trial>,
+    ) -> Result<(), CompareError> {
+        for number in 1..=self.pairs() {
+            for arm in self.arms() {
+                let trial = self.trial(arm, number, stop)?;
+                show(Step::Trial(&trial));
+                trials.push(trial);
+            }
+            if matches!(self.config.trials, Trials::UntilClear(_)) && verdict::is_clear(trials) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Checks the clean views. Where several views cannot share memory, all replicas get one.
-    fn prove(&mut self, show: &mut dyn FnMut(Step<'_>)) -> Result<(), CompareError> {
+    fn prove(&mut self) -> Result<Proof, CompareError> {
+        let mut note = None;
         let volume = self.volume.join("selftest");
         fs::create_dir(&volume).map_err(CompareError::io(&volume))?;
         let mut report = self.prove_views(&volume);
@@ -251,13 +290,13 @@ impl<'a> Stage<'a> {
             self.views.truncate(1);
             report = self.prove_views(&volume);
             if let (Err(why), Ok(_)) = (&several, &report) {
-                show(Step::Note(&format!("{why}; all replicas share one view")));
+                note = Some(format!("{why}; all replicas share one view"));
             }
         }
         let report = report?;
         let data = report.views.first().map_or("", |view| view.data.describe());
-        show(Step::Proved(data));
-        fs::remove_dir_all(&volume).map_err(CompareError::io(&volume))
+        fs::remove_dir_all(&volume).map_err(CompareError::io(&volume))?;
+        Ok(Proof { data, note })
     }
 
     fn prove_views(&self, volume: &Path) -> Result<walbanger_fuse::Report, CompareError> {
@@ -343,9 +382,7 @@ fn directory(place: &Workplace, name: &str) -> Result<PathBuf, CompareError> {
 /// A workplace on a volume that holds nothing of anybody else's.
 fn on_volume(volume: &Path) -> Result<Workplace, CompareError> {
     let refused = |why: &str| CompareError::Place(format!("{}: {why}", volume.display()));
-    if !volume.is_dir() {
-        return Err(refused("no such directory; --volume names an empty directory"));
-    }
+    place::directory(volume).map_err(|why| CompareError::Place(why.to_string()))?;
     let volume = volume.canonicalize().map_err(CompareError::io(volume))?;
     let entries = fs::read_dir(&volume).map_err(CompareError::io(&volume))?;
     for entry in entries {
@@ -358,6 +395,7 @@ fn on_volume(volume: &Path) -> Result<Workplace, CompareError> {
 }
 
 fn empty_directory(out: &Path) -> Result<PathBuf, CompareError> {
+    place::directory_to_be(out).map_err(|why| CompareError::Place(why.to_string()))?;
     fs::create_dir_all(out).map_err(CompareError::io(out))?;
     let used = fs::read_dir(out).map_err(CompareError::io(out))?.next().is_some();
     if used {

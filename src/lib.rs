@@ -12,6 +12,8 @@ pub mod ids;
 pub mod judge;
 pub mod merge;
 pub mod ours;
+pub mod output;
+pub mod place;
 mod recordlock;
 pub mod rng;
 pub mod selftest;

@@ -5,7 +5,7 @@
 //! itself, before it blames a volume.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -165,7 +165,9 @@ pub fn probe_lock(path: &Path) -> io::Result<bool> {
 fn mappings(one: &Path, other: &Path) -> Result<(), SelfTestError> {
     let (a, b) = (open(&one.join(FILE))?, open(&other.join(FILE))?);
     let failed = |source| SelfTestError::File { path: other.join(FILE), source };
-    a.set_len(MAPPING_LENGTH as u64).map_err(failed)?;
+    // Written, not only made longer: on a full disk a store to a hole would end the process.
+    (&a).write_all(&[0; MAPPING_LENGTH])
+        .map_err(|source| SelfTestError::File { path: one.join(FILE), source })?;
     // As SQLite does; a page beyond the size that this side knows of would end the process.
     let seen = b.metadata().map_err(failed)?.len();
     if seen != MAPPING_LENGTH as u64 {

@@ -25,6 +25,8 @@ pub enum Stop {
     DiskFull(String),
     /// The machine ran out of something that is not the volume's; the text says of what.
     Machine(String),
+    /// Standard output cannot be written; the text says why.
+    Output(String),
     /// The history cannot be written.
     History(String),
     /// A fault of walbanger's own.

@@ -1,13 +1,14 @@
 //! Says what is wrong without drowning it: the first of each kind in full, the rest counted.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write as _};
+use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::codes;
 use crate::evidence::{Evidence, Kind};
 use crate::history::Writer;
+use crate::output::{self, Unwritten};
 use crate::stop::Stop;
 
 /// So many of each kind and code are printed in full.
@@ -138,9 +139,7 @@ pub(super) fn describe(kind: Kind, code: Option<i32>) -> String {
 
 /// One line on standard output, in one write.
 pub(super) fn say(line: std::fmt::Arguments<'_>) -> Result<(), Stop> {
-    let text = format!("{line}\n");
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(|e| broken(&e))
+    output::line(&line.to_string()).map_err(|unwritten| broken(&unwritten.into()))
 }
 
 /// Why a replica ends whose lines cannot be written.
@@ -148,6 +147,12 @@ pub(super) fn say(line: std::fmt::Arguments<'_>) -> Result<(), Stop> {
 pub(super) fn broken(error: &io::Error) -> Stop {
     match error.kind() {
         io::ErrorKind::BrokenPipe => Stop::NobodyListens,
+        _ if error
+            .get_ref()
+            .is_some_and(<dyn std::error::Error + Send + Sync>::is::<Unwritten>) =>
+        {
+            Stop::Output(error.to_string())
+        }
         _ => Stop::History(error.to_string()),
     }
 }

@@ -14,13 +14,14 @@ use nix::unistd::{AccessFlags, access};
 use super::reset;
 use super::schema::APPLICATION_ID;
 use super::settings::{Existing, Settings};
+use crate::place::{self, NoDirectory};
 
 /// Why a path is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
     /// The directory is missing, or no directory.
-    #[error("{0}: no such directory; make it, or name another place for the database")]
-    NoDirectory(PathBuf),
+    #[error(transparent)]
+    NoDirectory(#[from] NoDirectory),
     /// The path is a directory, a device ...
     #[error("{0}: not a regular file; name the database file itself")]
     NotAFile(PathBuf),
@@ -77,9 +78,7 @@ enum Header {
 /// Checks the path, and removes what is there if the settings say so.
 pub(super) fn admit(settings: &Settings) -> Result<Found, Refusal> {
     let directory = settings.directory();
-    if !directory.is_dir() {
-        return Err(Refusal::NoDirectory(directory.to_owned()));
-    }
+    place::directory(directory)?;
     if settings.existing == Existing::Trust {
         return Ok(Found::Ours);
     }

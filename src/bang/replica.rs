@@ -22,6 +22,8 @@ use crate::document::Head;
 use crate::history::{Header, Rotation, SCHEMA, Writer};
 use crate::ids::WorkerNumber;
 use crate::merge::{Merger, Scope};
+use crate::output::Unwritten;
+use crate::place::{self, NoDirectory};
 use crate::rng::Stream;
 use crate::stop::Stop;
 use crate::sys::{self, CrashLine, Piece};
@@ -70,9 +72,15 @@ pub enum BangError {
          another place"
     )]
     HistoryOnVolume(PathBuf),
+    /// The history's directory is none.
+    #[error(transparent)]
+    NoDirectory(#[from] NoDirectory),
     /// The history cannot be begun.
     #[error("{0}: the history cannot be written: {1}; name a directory that can be written")]
     History(PathBuf, io::Error),
+    /// The history cannot be written to standard output.
+    #[error(transparent)]
+    Output(#[from] Unwritten),
     /// The system has no random numbers, or no threads.
     #[error("cannot start: {0}")]
     Start(io::Error),
@@ -96,6 +104,7 @@ static STDERR_FD: AtomicI32 = AtomicI32::new(2);
 pub fn run(settings: Settings, session: &Session) -> Result<Report, BangError> {
     settings.check()?;
     if let Some(directory) = &session.history {
+        place::directory_to_be(directory)?;
         off_the_volume(directory, settings.directory())?;
     }
     guard::admit(&settings)?;
@@ -215,11 +224,14 @@ fn join(shared: &Shared, workers: Vec<JoinHandle<()>>, stop: Stop) -> Stop {
 
 fn open_history(header: &Header, session: &Session) -> Result<Option<Writer>, BangError> {
     let events = session.output == Output::Events;
+    let wrong = |error: io::Error| match error.downcast() {
+        Ok(unwritten) => BangError::Output(unwritten),
+        Err(error) => BangError::History(session.history.clone().unwrap_or_default(), error),
+    };
     let Some(directory) = &session.history else {
         let writer = events.then(|| Writer::to_stdout(header.clone())).transpose();
-        return writer.map_err(|error| BangError::History("standard output".into(), error));
+        return writer.map_err(wrong);
     };
-    let wrong = |error| BangError::History(directory.clone(), error);
     let writer = Writer::to_directory(header.clone(), directory, session.rotation, &HISTORY_FD);
     let writer = writer.map_err(wrong)?;
     Ok(Some(if events { writer.and_stdout().map_err(wrong)? } else { writer }))

@@ -56,7 +56,9 @@ impl Report {
     pub fn exit(&self) -> Exit {
         match &self.stop {
             Stop::Signal(signal) => Exit::Signal(*signal),
-            Stop::DiskFull(_) | Stop::Machine(_) | Stop::History(_) => Exit::Unable,
+            Stop::DiskFull(_) | Stop::Machine(_) | Stop::Output(_) | Stop::History(_) => {
+                Exit::Unable
+            }
             Stop::Internal(_) => Exit::Internal,
             Stop::Replaced if self.totals.evidence == 0 => Exit::Usage,
             Stop::Replaced => Exit::Evidence,
@@ -143,6 +145,7 @@ impl Report {
             Stop::Replaced => "replaced",
             Stop::DiskFull(_) => "disk-full",
             Stop::Machine(_) => "machine",
+            Stop::Output(_) => "output",
             Stop::History(_) => "history",
             Stop::Internal(_) => "internal",
         }

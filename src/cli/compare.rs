@@ -16,10 +16,11 @@ use crate::bang::BangError;
 use crate::codes;
 use crate::compare::{
     self, Answer, Arm, ArmName, Bare, CompareError, Comparison, Config, Launcher, Step, StopRule,
-    Trial, Trials, needs_power_cut,
+    Trial, Trials, is_temporary, needs_power_cut,
 };
 use crate::exit::Exit;
 use crate::ids::{ReplicaName, Seed};
+use crate::output;
 use crate::stop;
 use crate::sys;
 
@@ -141,10 +142,10 @@ pub(super) fn execute(args: &CompareArgs) -> anyhow::Result<Exit> {
     let config = config(args)?;
     let (_, stop) = stop::channel();
     let mut talk = io::stderr();
-    let _ = writeln!(talk, "{}", headline(&config));
     let mut show = |step: Step<'_>| {
         // Progress is a courtesy; the result does not depend on it.
         let _ = match step {
+            Step::Begin => writeln!(talk, "{}", headline(&config)),
             Step::Proved(data) => writeln!(
                 talk,
                 "The views hold: locks exclude, mappings are coherent, a WAL commit lands ({data})."
@@ -156,14 +157,18 @@ pub(super) fn execute(args: &CompareArgs) -> anyhow::Result<Exit> {
     let comparison = match compare::run(&config, &stop, &mut show) {
         Ok(comparison) => comparison,
         Err(error) => {
-            program::complain(&error.to_string());
+            program::complain(&told(&error, &config));
             return Ok(exit_of(&error));
         }
     };
     if args.result.json {
-        program::print(&serde_json::to_string_pretty(&comparison.document())?)?;
+        output::line(&serde_json::to_string_pretty(&comparison.document())?)?;
     } else {
-        program::print(&table(&comparison, &config))?;
+        output::line(&table(&comparison, &config))?;
+    }
+    let ended = comparison.ended_early.as_deref();
+    if let Some(error) = ended.filter(|_| comparison.signal().is_none()) {
+        program::complain(&told(error, &config));
     }
     if let Some(why) = &comparison.not_kept {
         program::complain(&format!("the report could not be kept: {why}"));
@@ -287,6 +292,9 @@ fn table(comparison: &Comparison, config: &Config) -> String {
     if !comparison.broken_guarantees.is_empty() {
         let _ = writeln!(text, "Broken: {}.", comparison.broken_guarantees.join(", "));
     }
+    if let (Some(error), None) = (&comparison.ended_early, comparison.signal()) {
+        let _ = writeln!(text, "Ended early by: {error}.");
+    }
     let _ = write!(text, "Verdict: {}: {}.", comparison.answer.words(), comparison.because);
     if let (Some(out), None) = (&config.out, &comparison.not_kept) {
         let _ = write!(text, "\nKept in {}.", out.display());
@@ -330,8 +338,8 @@ fn first_cause(comparison: &Comparison) -> Option<String> {
 }
 
 fn exit(comparison: &Comparison, wanted: &ResultArgs) -> Exit {
-    if let Some(signal) = comparison.stopped {
-        return Exit::Signal(signal);
+    if let Some(error) = &comparison.ended_early {
+        return exit_of(error);
     }
     let answer = match comparison.answer {
         Answer::Reproduced => Some(Expected::Reproduced),
@@ -349,6 +357,23 @@ fn exit(comparison: &Comparison, wanted: &ResultArgs) -> Exit {
     }
 }
 
+/// An error in words. What went wrong below TMPDIR can be helped by another one.
+fn told(error: &CompareError, config: &Config) -> String {
+    let temporary = match error {
+        CompareError::Io { path, .. } => is_temporary(path),
+        CompareError::Bang(BangError::DiskFull(..)) => config.volume.is_none(),
+        CompareError::Replica(_, why) | CompareError::SelfTest(why) => {
+            let full = ["disk is full", "No space left"].iter().any(|words| why.contains(words));
+            full && config.volume.is_none()
+        }
+        _ => false,
+    };
+    if temporary {
+        return format!("{error}; or set TMPDIR to another directory");
+    }
+    error.to_string()
+}
+
 fn exit_of(error: &CompareError) -> Exit {
     match error {
         CompareError::Place(_)
@@ -356,6 +381,7 @@ fn exit_of(error: &CompareError) -> Exit {
         CompareError::Signal(signal) => Exit::Signal(*signal),
         CompareError::Judge(_) => Exit::Internal,
         CompareError::Machine(_)
+        | CompareError::Temporary { .. }
         | CompareError::SelfTest(_)
         | CompareError::Mount(_)
         | CompareError::Replica(..)

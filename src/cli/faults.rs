@@ -8,36 +8,38 @@ use walbanger_fuse::{
 use super::run::duration;
 use crate::ids::Seed;
 
-/// What is done to calls. Each flag may carry a value after `=`, or stand bare.
+/// What is done to calls. Each flag may carry a value after `=`, or have none.
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Faults")]
 pub(super) struct FaultArgs {
-    /// Hold every fsync back, then do it: a slow disk [bare: 50ms]
+    /// Hold every fsync back, then do it: a slow disk [without a value: 50ms]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "50ms")]
     #[arg(value_parser = delay, value_name = "TIME|MIN..MAX")]
     delay_fsync: Option<Delay>,
 
-    /// Say that an fsync was done and do nothing, with probability P [bare: 1]
+    /// Say that an fsync was done and do nothing, with probability P [without a value: 1]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "1")]
     #[arg(value_name = "P")]
     drop_fsync: Option<Probability>,
 
-    /// Say that an fsync was done, and do it later, out of order among N [bare: 8]
+    /// Say that an fsync was done, and do it later, out of order among N [without a value: 8]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "8")]
     #[arg(value_parser = window, value_name = "N")]
     reorder_fsync: Option<Window>,
 
-    /// Hold every request for a record lock back, then take it [bare: 2ms]
+    /// Hold every request for a record lock back, then take it [without a value: 2ms]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "2ms")]
     #[arg(value_parser = delay, value_name = "TIME|MIN..MAX")]
     delay_lock: Option<Delay>,
 
-    /// Say that a record lock was granted and do not take it, with probability P [bare: 1]
+    /// Say that a record lock was granted and do not take it, with probability P [without a value:
+    /// 1]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "1")]
     #[arg(value_name = "P")]
     drop_lock: Option<Probability>,
 
-    /// Say that a record lock was granted, and take it later, out of order among N [bare: 8]
+    /// Say that a record lock was granted, and take it later, out of order among N [without a
+    /// value: 8]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "8")]
     #[arg(value_parser = window, value_name = "N")]
     reorder_lock: Option<Window>,

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::Args;
 
-use super::program;
 use crate::exit::Exit;
 use crate::judge::{Request, judge};
+use crate::output;
 
 /// What to judge.
 #[derive(Args, Debug)]
@@ -22,6 +22,6 @@ pub(super) fn execute(args: &JudgeArgs) -> anyhow::Result<Exit> {
     let request: Request = serde_json::from_reader(io::stdin().lock())
         .context("standard input: not a request to judge")?;
     let verdict = judge(&args.database, &request);
-    program::print(&serde_json::to_string(&verdict)?)?;
+    output::line(&serde_json::to_string(&verdict)?)?;
     Ok(if verdict.evidence.is_empty() { Exit::Clean } else { Exit::Evidence })
 }

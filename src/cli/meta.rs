@@ -1,12 +1,11 @@
 //! What the program says about itself to shells and to `man`.
 
-use std::io::{self, Write as _};
-
 use clap::{Args, CommandFactory as _};
 use clap_complete::Shell;
 
 use super::Cli;
 use crate::exit::Exit;
+use crate::output;
 
 /// Which shell.
 #[derive(Args, Debug)]
@@ -26,7 +25,8 @@ pub struct ManArgs {
 pub(super) fn completions(args: &CompletionsArgs) -> anyhow::Result<Exit> {
     let mut text = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "walbanger", &mut text);
-    put(&text)
+    output::write(&text)?;
+    Ok(Exit::Clean)
 }
 
 /// Prints a manual page.
@@ -42,12 +42,6 @@ pub(super) fn man(args: &ManArgs) -> anyhow::Result<Exit> {
     };
     let mut text = Vec::new();
     clap_mangen::Man::new(command).render(&mut text)?;
-    put(&text)
-}
-
-fn put(text: &[u8]) -> anyhow::Result<Exit> {
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(text)?;
-    stdout.flush()?;
+    output::write(&text)?;
     Ok(Exit::Clean)
 }

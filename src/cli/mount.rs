@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
 use clap::Args;
 use crossbeam_channel::select;
 use serde::Serialize;
@@ -15,6 +16,8 @@ use super::program;
 use crate::document::Head;
 use crate::exit::Exit;
 use crate::ids::Seed;
+use crate::output;
+use crate::place::{self, NoDirectory};
 use crate::selftest::{Unproven, prove_apart};
 use crate::stop::{self, Stop};
 use crate::sys;
@@ -91,6 +94,11 @@ pub(super) fn execute(args: &MountArgs) -> anyhow::Result<Exit> {
         None => Seed(sys::random_u64()? >> 32),
     };
     refuse_stray_value(&args.volume)?;
+    if let Err(wrong @ (NoDirectory::Stale { .. } | NoDirectory::Unusable { .. })) =
+        place::directory(&args.volume)
+    {
+        return Err(wrong.into());
+    }
     let plan = args.faults.plan(seed);
     if plan.is_violating() && !args.force {
         refuse_other_peoples_files(&args.volume)?;
@@ -125,17 +133,17 @@ pub(super) fn execute(args: &MountArgs) -> anyhow::Result<Exit> {
         }
     }
     if args.supervised {
-        program::print(&serde_json::to_string(&Ready { ready: true })?)?;
+        output::line(&serde_json::to_string(&Ready { ready: true })?)?;
     } else if !args.json {
-        program::print(&greeting(args, &mounted, &plan))?;
+        output::line(&greeting(args, &mounted, &plan))?;
     }
     let why = wait(&mounted, &stop);
     let report = mounted.unmount();
     if args.json {
         let head = Head::new("walbanger-mount", "mount", seed);
-        program::print(&serde_json::to_string(&Document { head, plan, report })?)?;
+        output::line(&serde_json::to_string(&Document { head, plan, report })?)?;
     } else {
-        program::print(&summary(&report))?;
+        output::line(&summary(&report))?;
     }
     Ok(match why {
         Some(Stop::Signal(signal)) => Exit::Signal(signal),
@@ -178,7 +186,7 @@ fn refuse_stray_value(volume: &Path) -> anyhow::Result<()> {
     let text = volume.to_string_lossy();
     let value = text.parse::<f64>().is_ok() || super::run::duration(&text).is_ok();
     anyhow::ensure!(
-        !value || volume.exists(),
+        !value || volume.try_exists().unwrap_or(true),
         "{text} looks like the value of a flag; write it with '=', as in --drop-lock=0.01"
     );
     Ok(())
@@ -186,7 +194,11 @@ fn refuse_stray_value(volume: &Path) -> anyhow::Result<()> {
 
 /// A plan that breaks guarantees is for databases that nobody will miss.
 fn refuse_other_peoples_files(volume: &Path) -> anyhow::Result<()> {
-    let Some(file) = crate::ours::first_foreign(volume)? else { return Ok(()) };
+    let Some(file) =
+        crate::ours::first_foreign(volume).with_context(|| volume.display().to_string())?
+    else {
+        return Ok(());
+    };
     anyhow::bail!(
         "{} is not walbanger's, and this plan can damage it; use an empty directory, or --force",
         file.display()

@@ -9,6 +9,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use super::{Cli, Command, compare, judge, logging, meta, mount, probe, run};
 use crate::bang::BangError;
 use crate::exit::Exit;
+use crate::output::Unwritten;
 use crate::stop;
 
 /// Runs the program.
@@ -61,20 +62,22 @@ fn execute(command: Command) -> anyhow::Result<Exit> {
 }
 
 fn parse_error(error: &clap::Error) -> Exit {
-    // Help goes to standard output, errors to standard error; neither can fail in a useful way.
-    let _ = error.print();
-    if error.use_stderr() { Exit::Usage } else { Exit::Clean }
+    // Help goes to standard output, errors to standard error.
+    match error.print() {
+        Err(cause) if !error.use_stderr() => cannot_write(&Unwritten(cause)),
+        _ if error.use_stderr() => Exit::Usage,
+        _ => Exit::Clean,
+    }
 }
 
 fn failed(error: &anyhow::Error) -> Exit {
     let bang = error.downcast_ref::<BangError>();
-    let pipe = match bang {
-        Some(BangError::History(_, cause)) => Some(cause),
-        _ => error.downcast_ref::<io::Error>(),
+    let unwritten = match bang {
+        Some(BangError::Output(unwritten)) => Some(unwritten),
+        _ => error.downcast_ref::<Unwritten>(),
     };
-    if pipe.is_some_and(|cause| cause.kind() == io::ErrorKind::BrokenPipe) {
-        // Whoever read the output has seen enough.
-        return Exit::Clean;
+    if let Some(unwritten) = unwritten {
+        return cannot_write(unwritten);
     }
     match bang {
         // Its messages name the cause themselves.
@@ -84,23 +87,31 @@ fn failed(error: &anyhow::Error) -> Exit {
     match bang {
         Some(
             BangError::History(..)
+            | BangError::Output(_)
             | BangError::Start(_)
             | BangError::DiskFull(..)
             | BangError::Create(..),
         ) => Exit::Unable,
-        Some(BangError::Settings(_) | BangError::Refused(_) | BangError::HistoryOnVolume(_))
+        Some(
+            BangError::Settings(_)
+            | BangError::Refused(_)
+            | BangError::HistoryOnVolume(_)
+            | BangError::NoDirectory(_),
+        )
         | None => Exit::Usage,
     }
+}
+
+/// How the program ends when its answer cannot be written: well, if whoever read it has seen enough.
+fn cannot_write(unwritten: &Unwritten) -> Exit {
+    if unwritten.nobody_listens() {
+        return Exit::Clean;
+    }
+    complain(&unwritten.to_string());
+    Exit::Unable
 }
 
 /// One line on standard error.
 pub(super) fn complain(text: &str) {
     let _ = writeln!(io::stderr().lock(), "walbanger: {text}");
-}
-
-/// Text on standard output, with an end of line.
-pub(super) fn print(text: &str) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
-    writeln!(stdout, "{text}")?;
-    stdout.flush()
 }

@@ -13,6 +13,7 @@ use crate::bang::{
 use crate::exit::Exit;
 use crate::history::Rotation;
 use crate::ids::{ReplicaName, Seed};
+use crate::output::{self, Unwritten};
 use crate::stop::{self, Stop};
 use crate::sys;
 
@@ -204,6 +205,7 @@ pub(super) fn execute(args: RunArgs) -> anyhow::Result<Exit> {
             "{}: this machine ran out of {what}; raise the limit (ulimit -a) or use fewer workers",
             path.display()
         )),
+        Stop::Output(why) => program::complain(why),
         Stop::History(why) => program::complain(&format!(
             "the history cannot be written: {why}; name another place with --out"
         )),
@@ -222,16 +224,18 @@ pub(super) fn execute(args: RunArgs) -> anyhow::Result<Exit> {
     Ok(report.exit())
 }
 
-fn tell(report: &Report, output: &OutputArgs) -> std::io::Result<()> {
-    if report.stop == Stop::NobodyListens || output.events {
+fn tell(report: &Report, asked: &OutputArgs) -> Result<(), Unwritten> {
+    if matches!(report.stop, Stop::NobodyListens | Stop::Output(_)) || asked.events {
         return Ok(());
     }
-    if output.json {
-        return program::print(&serde_json::to_string_pretty(&report.document())?);
+    if asked.json {
+        let document =
+            serde_json::to_string_pretty(&report.document()).expect("numbers, words and lists");
+        return output::line(&document);
     }
-    let asked = output.verbose || output.progress || matches!(report.stop, Stop::Signal(_));
-    if asked || report.totals.evidence > 0 {
-        return program::print(&report.summary());
+    let summary = asked.verbose || asked.progress || matches!(report.stop, Stop::Signal(_));
+    if summary || report.totals.evidence > 0 {
+        return output::line(&report.summary());
     }
     Ok(())
 }

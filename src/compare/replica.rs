@@ -121,8 +121,17 @@ impl Replica {
                 let said = std::fs::read_to_string(&self.log).unwrap_or_default();
                 let last = said.trim().lines().next_back();
                 let reason = last.map(|line| line.trim_start_matches("walbanger: ").to_owned());
-                Ending::Failed(reason.unwrap_or_else(|| status.to_string()))
+                Ending::Failed(reason.unwrap_or_else(|| self.unsaid(status)))
             }
+        }
+    }
+
+    /// Why it may have said nothing before it ended.
+    fn unsaid(&self, status: ExitStatus) -> String {
+        let log = File::options().append(true).open(&self.log);
+        match log.and_then(|mut log| writeln!(log, "{status}")) {
+            Ok(()) => status.to_string(),
+            Err(error) => format!("{status}; {}: {error}", self.log.display()),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The result of a comparison: its arms, its verdict, and the JSON document of both.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use nix::sys::signal::Signal;
 use serde::Serialize;
@@ -9,7 +10,7 @@ use walbanger_fuse::Plan;
 use super::statistics::{Estimate, median, median_time, ratio};
 use super::trial::Trial;
 use super::verdict::{self, Answer, Judgement};
-use super::{ArmName, Bare, Config};
+use super::{ArmName, Bare, CompareError, Config};
 use crate::document::Head;
 use crate::ids::Seed;
 
@@ -30,8 +31,8 @@ pub struct Comparison {
     pub throughput_ratio: Option<Estimate>,
     /// Commits a second of the clean arm to those of the bare one.
     pub bare_ratio: Option<Estimate>,
-    /// The signal that ended it early.
-    pub stopped: Option<Signal>,
+    /// What ended it early: a signal, or a trial that could not be run.
+    pub ended_early: Option<Arc<CompareError>>,
     /// Why the results could not be kept, if they should have been.
     pub not_kept: Option<String>,
     seed: Seed,
@@ -83,19 +84,20 @@ pub struct Document<'a> {
     throughput_ratio: Option<Estimate>,
     bare_ratio: Option<Estimate>,
     stopped_by: Option<&'static str>,
+    ended_early_by: Option<String>,
     settings: &'a serde_json::Value,
     arms: &'a [Arm],
 }
 
 impl Comparison {
-    pub(super) fn new(config: &Config, trials: Vec<Trial>, stopped: Option<Signal>) -> Self {
-        let Judgement { answer, because, p_value } = match stopped {
-            Some(signal) => Judgement {
+    pub(super) fn new(config: &Config, trials: Vec<Trial>, ended: Option<CompareError>) -> Self {
+        let Judgement { answer, because, p_value } = match &ended {
+            Some(CompareError::Signal(signal)) => Judgement {
                 answer: Answer::Undecided,
                 because: format!("stopped by {signal}"),
                 ..verdict::judge(&config.plan, &trials)
             },
-            None => verdict::judge(&config.plan, &trials),
+            _ => verdict::judge(&config.plan, &trials),
         };
         let broken_guarantees = verdict::broken_guarantees(&trials);
         let rates = |arm| -> BTreeMap<u32, f64> {
@@ -143,7 +145,7 @@ impl Comparison {
             broken_guarantees,
             throughput_ratio,
             bare_ratio,
-            stopped,
+            ended_early: ended.map(Arc::new),
             not_kept: None,
             seed: config.seed,
             settings,
@@ -161,9 +163,19 @@ impl Comparison {
             broken_guarantees: &self.broken_guarantees,
             throughput_ratio: self.throughput_ratio,
             bare_ratio: self.bare_ratio,
-            stopped_by: self.stopped.map(Signal::as_str),
+            stopped_by: self.signal().map(Signal::as_str),
+            ended_early_by: self.ended_early.as_ref().map(ToString::to_string),
             settings: &self.settings,
             arms: &self.arms,
+        }
+    }
+
+    /// The signal that ended it early.
+    #[must_use]
+    pub fn signal(&self) -> Option<Signal> {
+        match self.ended_early.as_deref() {
+            Some(CompareError::Signal(signal)) => Some(*signal),
+            _ => None,
         }
     }
 

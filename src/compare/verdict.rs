@@ -91,14 +91,16 @@ fn answer(plan: &Plan, trials: &[Trial], p_value: f64) -> (Answer, String) {
     if failed > 0 && p_value <= ALPHA {
         let because = format!(
             "{failed} of {faulted} faulted trials show evidence, {bad} of {clean} clean ones do \
-             (p <= {p_value:.2})"
+             ({})",
+            bound(p_value)
         );
-        return say(Answer::Reproduced, because.replace("p <= 0.00", "p < 0.01"));
+        return say(Answer::Reproduced, because);
     }
     if failed > 0 {
         let because = format!(
             "{failed} of {faulted} faulted trials show evidence, {bad} of {clean} clean ones do; \
-             that may be chance (p <= {p_value:.2}): raise --trials"
+             that may be chance ({}): raise --trials",
+            bound(p_value)
         );
         return say(Answer::Undecided, because);
     }
@@ -118,6 +120,15 @@ fn answer(plan: &Plan, trials: &[Trial], p_value: f64) -> (Answer, String) {
          than {rate:.0} % of such trials stays silent in fewer than 5 of 100 such comparisons"
     );
     say(Answer::NotReproduced, because)
+}
+
+/// The bound on chance, in words.
+fn bound(p_value: f64) -> String {
+    match p_value {
+        ..0.005 => "p < 0.01".to_owned(),
+        ..0.995 => format!("p <= {p_value:.2}"),
+        _ => "so few trials bound nothing".to_owned(),
+    }
 }
 
 /// The guarantees that the mounts saw broken.
@@ -232,6 +243,15 @@ mod tests {
         assert_eq!(answer(Target::Lock, &[(true, true), (false, true)]), Answer::CleanArmFails);
         assert_eq!(answer(Target::Lock, &[]), Answer::Undecided);
         assert_eq!(answer(Target::Fsync, &[(false, false); 5]), Answer::Undecided);
+    }
+
+    #[test]
+    fn chance_is_told_in_words_where_a_number_says_nothing() {
+        let because = |pairs| judge(&plan(Target::Lock), &trials(pairs)).because;
+        assert!(because(&[(false, true); 9]).ends_with("(p < 0.01)"));
+        assert!(because(&[(false, true); 3]).contains("(p <= 0."));
+        let one = because(&[(false, true)]);
+        assert!(one.ends_with("that may be chance (so few trials bound nothing): raise --trials"));
     }
 
     #[test]

@@ -64,6 +64,13 @@ pub(super) fn is_workplace(path: &Path) -> bool {
     path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(PREFIX))
 }
 
+/// Whether a path lies in a workplace among the temporary files.
+#[must_use]
+pub fn is_temporary(path: &Path) -> bool {
+    let temporary = std::env::temp_dir();
+    path.ancestors().any(|part| part.parent() == Some(&temporary) && is_workplace(part))
+}
+
 /// Clears away the workplaces below `parent` whose owner is dead.
 fn sweep(parent: &Path) {
     let Ok(entries) = fs::read_dir(parent) else { return };

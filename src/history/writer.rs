@@ -9,6 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::{Commit, Event, Header, Outcome, Totals, Track, WorkerMark};
 use crate::evidence::Evidence;
+use crate::output;
 
 /// How much of a history is kept.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -36,7 +37,7 @@ pub struct Writer {
 struct Inner {
     header: Header,
     file: Option<Rotated>,
-    to_stdout: Option<io::Stdout>,
+    to_stdout: bool,
     tracks: Vec<(WorkerMark, Track)>,
     line: Vec<u8>,
 }
@@ -54,28 +55,24 @@ impl Writer {
         fs::create_dir_all(directory)?;
         let path = directory.join(format!("replica-{}.jsonl", header.replica));
         let file = Rotated::begin(path, rotation, descriptor)?;
-        Self::begin(header, Some(file), None)
+        Self::begin(header, Some(file), false)
     }
 
     /// Begins a history on standard output.
     pub fn to_stdout(header: Header) -> io::Result<Self> {
-        Self::begin(header, None, Some(io::stdout()))
+        Self::begin(header, None, true)
     }
 
     /// Sends every line to standard output as well, beginning with the header.
     pub fn and_stdout(self) -> io::Result<Self> {
         let mut inner = self.inner.into_inner().unwrap_or_else(PoisonError::into_inner);
         let line = header_line(&inner.header)?;
-        put_stdout(io::stdout(), &line)?;
-        inner.to_stdout = Some(io::stdout());
+        output::write(&line)?;
+        inner.to_stdout = true;
         Ok(Self { inner: Mutex::new(inner) })
     }
 
-    fn begin(
-        header: Header,
-        file: Option<Rotated>,
-        to_stdout: Option<io::Stdout>,
-    ) -> io::Result<Self> {
+    fn begin(header: Header, file: Option<Rotated>, to_stdout: bool) -> io::Result<Self> {
         let line = header_line(&header)?;
         let mut inner = Inner { header, file, to_stdout, tracks: Vec::new(), line };
         inner.put()?;
@@ -132,8 +129,8 @@ impl Writer {
 impl Inner {
     /// Writes the line in the buffer.
     fn put(&mut self) -> io::Result<()> {
-        if let Some(stdout) = &self.to_stdout {
-            put_stdout(stdout, &self.line)?;
+        if self.to_stdout {
+            output::write(&self.line)?;
         }
         let Some(file) = &mut self.file else { return Ok(()) };
         file.put(&self.line)?;
@@ -207,12 +204,6 @@ impl Rotated {
     fn aside(&self, number: u32) -> PathBuf {
         self.path.with_extension(format!("{number}.jsonl"))
     }
-}
-
-fn put_stdout(stdout: impl io::Write, line: &[u8]) -> io::Result<()> {
-    let mut stdout = stdout;
-    stdout.write_all(line)?;
-    stdout.flush()
 }
 
 fn header_line(header: &Header) -> io::Result<Vec<u8>> {

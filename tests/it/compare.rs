@@ -1,6 +1,7 @@
 //! `walbanger compare` as its users run it, and everything that can happen to it on the way.
 
 use std::fs;
+use std::io::Read as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, Stdio};
 
@@ -224,6 +225,41 @@ fn a_killed_comparison_leaves_nothing_that_the_next_one_does_not_clear() {
     assert_eq!(names(&rig.path("tmp")).len(), 1, "its directory is left");
     let output = rig.compare(&["--trials=1", "--duration=1s"]).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{output:?}");
+    rig.assert_nothing_left();
+}
+
+#[test]
+fn trials_that_were_finished_count_when_a_later_one_cannot_be_run() {
+    let Some(rig) = Rig::new() else { return };
+    let (out, volume) = (rig.path("results"), rig.path("volume"));
+    let flags = ["--duration=500ms", "--trials=3", "--json", "--delay-fsync=1ms", "--volume"];
+    let mut command = rig.compare(&flags);
+    let mut child = command
+        .arg(&volume)
+        .arg("--out")
+        .arg(&out)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    until("its directory on the volume", || !names(&volume).is_empty());
+    // The name of the directory of its last trial.
+    fs::create_dir_all(volume.join(&names(&volume)[0]).join("trial-003-faulted")).unwrap();
+    let mut told = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut told).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{told}");
+    assert!(told.lines().last().unwrap().contains("File exists"), "{told}");
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(document["ended_early_by"].as_str().unwrap().contains("File exists"), "{document:#}");
+    assert_eq!(document["stopped_by"], Value::Null);
+    assert_eq!(document["verdict"], "not-reproduced");
+    assert_eq!(
+        (&document["arms"][0]["trials"], &document["arms"][1]["trials"]),
+        (&3.into(), &2.into())
+    );
+    let report = fs::read(out.join("report.json")).unwrap();
+    assert_eq!(serde_json::from_slice::<Value>(&report).unwrap(), document);
     rig.assert_nothing_left();
 }
 

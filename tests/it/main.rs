@@ -7,6 +7,8 @@ mod containers;
 mod docker;
 mod history;
 mod mount;
+mod output;
+mod places;
 mod refuse;
 mod rig;
 mod run;

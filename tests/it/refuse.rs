@@ -42,7 +42,7 @@ fn paths_that_are_no_files_are_refused() {
     assert_refused(&run(place.path()), "not a regular file");
     assert_refused(&run(&place.path().join("none/x.db")), "no such directory");
     fs::write(place.path().join("file"), "").unwrap();
-    assert_refused(&run(&place.path().join("file/x.db")), "no such directory");
+    assert_refused(&run(&place.path().join("file/x.db")), "not a directory");
     assert_refused(&run(Path::new("/dev/null")), "not a regular file");
     symlink("loop", place.path().join("loop")).unwrap();
     assert_refused(&run(&place.path().join("loop")), "cannot be read");
