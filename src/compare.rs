@@ -2,6 +2,7 @@
 //! trial, until the answer is clear.
 
 mod daemon;
+mod error;
 mod launcher;
 mod replica;
 mod report;
@@ -16,12 +17,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
-use nix::sys::signal::Signal;
 use serde::Serialize;
 use walbanger_fuse::Plan;
 
-use crate::bang::{BangError, Settings};
-use crate::ids::{ReplicaName, Seed};
+use crate::bang::Settings;
+use crate::ids::Seed;
 use crate::place;
 use crate::selftest::{Unproven, prove_apart};
 use crate::stop::Stop;
@@ -29,6 +29,7 @@ use daemon::{Daemon, DaemonPlan};
 use trial::Place;
 use workplace::Workplace;
 
+pub use error::CompareError;
 pub use launcher::Launcher;
 pub use report::{Arm, Comparison, Document};
 pub use statistics::Estimate;
@@ -116,61 +117,6 @@ pub struct Config {
     pub out: Option<PathBuf>,
     /// What everything follows from.
     pub seed: Seed,
-}
-
-/// Why there is no comparison.
-#[derive(Debug, thiserror::Error)]
-pub enum CompareError {
-    /// No FUSE, no Docker, ...
-    #[error("{0}")]
-    Machine(String),
-    /// The volume or the results directory cannot be used.
-    #[error("{0}")]
-    Place(String),
-    /// The layer is no fair baseline here.
-    #[error("{0}")]
-    SelfTest(String),
-    /// There is no place for temporary files.
-    #[error(
-        "{path}: nothing can be made in the directory for temporary files: {source}; set TMPDIR \
-         to another"
-    )]
-    Temporary {
-        /// What TMPDIR says.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// A mount failed.
-    #[error("the mount failed: {0}")]
-    Mount(String),
-    /// A replica could not do its work, for another reason than the volume.
-    #[error("replica {0} failed: {1}")]
-    Replica(ReplicaName, String),
-    /// The judge failed.
-    #[error("the judge failed: {0}")]
-    Judge(String),
-    /// The database could not be made.
-    #[error(transparent)]
-    Bang(#[from] BangError),
-    /// A file of our own could not be used.
-    #[error("{}: {source}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// SIGINT or SIGTERM.
-    #[error("stopped by {0}")]
-    Signal(Signal),
-}
-
-impl CompareError {
-    pub(crate) fn io(path: &Path) -> impl Fn(std::io::Error) -> Self + use<> {
-        let path = path.to_owned();
-        move |source| Self::Io { path: path.clone(), source }
-    }
 }
 
 /// What happens, for whoever wants to show it.

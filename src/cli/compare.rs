@@ -235,6 +235,7 @@ fn progress(trial: &Trial) -> String {
     let mut text =
         format!("trial {number:>3} {arm:<7}  {commits:>7} commits  {commits_per_second:>7.0}/s  ");
     match trial.first_evidence {
+        None if trial.void => text.push_str("void"),
         None => text.push_str("no evidence"),
         Some(at) => {
             let _ = write!(text, "evidence after {at:.2} s: {}", shown(&trial.codes, &trial.kinds));
@@ -271,6 +272,12 @@ fn table(comparison: &Comparison, config: &Config) -> String {
             "{name:<7}  {trials:>6}  {trials_with_evidence:>13}  {first:>14}  {rate:>9}  \
              {acked:>6}  {lost:>6}  {}",
             shown(&arm.codes, &arm.kinds)
+        );
+    }
+    for Arm { name, void, .. } in comparison.arms.iter().filter(|arm| arm.void > 0) {
+        let _ = writeln!(
+            text,
+            "{name}: {void} more trials are void: a replica had to be killed, nothing else was seen."
         );
     }
     for (ratio, what) in [

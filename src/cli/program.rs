@@ -102,7 +102,7 @@ fn failed(error: &anyhow::Error) -> Exit {
     }
 }
 
-/// How the program ends when its answer cannot be written: well, if whoever read it has seen enough.
+/// How the program ends when its answer cannot be written: well, if the reader has seen enough.
 fn cannot_write(unwritten: &Unwritten) -> Exit {
     if unwritten.nobody_listens() {
         return Exit::Clean;

@@ -91,6 +91,15 @@ impl Replica {
         drop(self.stdin.take());
     }
 
+    /// Whether somebody stopped its process, as SIGSTOP does.
+    pub(super) fn is_stopped(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()));
+        // The name before the state may hold anything, but ends with the last parenthesis.
+        let state = stat.unwrap_or_default();
+        let state = state.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+        matches!(state, Some('T' | 't'))
+    }
+
     /// Ends it by force.
     pub(super) fn kill(&mut self) {
         let _ = self.child.kill();

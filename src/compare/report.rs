@@ -48,8 +48,10 @@ pub struct Arm {
     pub plan: Plan,
     /// The plan as flags.
     pub flags: Vec<String>,
-    /// How many trials.
+    /// How many trials count.
     pub trials: usize,
+    /// How many do not: a replica had to be killed in them, and nothing else was seen.
+    pub void: usize,
     /// How many of them show evidence.
     pub trials_with_evidence: usize,
     /// Seconds to the first evidence, the median (Kaplan-Meier) over the trials.
@@ -102,7 +104,7 @@ impl Comparison {
         let broken_guarantees = verdict::broken_guarantees(&trials);
         let rates = |arm| -> BTreeMap<u32, f64> {
             // A trial that evidence cut short, or spoilt, says nothing about speed.
-            let fair = trials.iter().filter(|t| t.arm == arm && !t.has_evidence());
+            let fair = trials.iter().filter(|t| t.arm == arm && !t.has_evidence() && !t.void);
             fair.map(|trial| (trial.trial, trial.commits_per_second)).collect()
         };
         let compare = |one, other| {
@@ -192,11 +194,12 @@ impl Arm {
             Some(at) => (at, true),
             None => (trial.seconds, false),
         };
-        let times: Vec<_> = trial.iter().map(time).collect();
-        let rates: Vec<_> = trial.iter().map(|trial| trial.commits_per_second).collect();
+        let counted = || trial.iter().filter(|trial| !trial.void);
+        let times: Vec<_> = counted().map(time).collect();
+        let rates: Vec<_> = counted().map(|trial| trial.commits_per_second).collect();
         let mut codes = BTreeMap::new();
         let mut kinds = BTreeMap::new();
-        for trial in &trial {
+        for trial in counted() {
             for (code, count) in &trial.codes {
                 *codes.entry(*code).or_default() += count;
             }
@@ -204,12 +207,13 @@ impl Arm {
                 *kinds.entry(*kind).or_default() += count;
             }
         }
-        let sum = |of: fn(&Trial) -> u64| trial.iter().map(of).sum();
+        let sum = |of: fn(&Trial) -> u64| counted().map(of).sum();
         Self {
             name,
             flags: plan.rules.iter().map(ToString::to_string).collect(),
             plan,
-            trials: trial.len(),
+            trials: counted().count(),
+            void: trial.len() - counted().count(),
             trials_with_evidence: trial.iter().filter(|trial| trial.has_evidence()).count(),
             first_evidence_median: median_time(&times),
             codes,

@@ -1,6 +1,7 @@
 //! One trial: a fresh database, its replicas, and what they and the judge say of it.
 
 mod crew;
+mod member;
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -51,6 +52,8 @@ pub struct Trial {
     pub lost: u64,
     /// `ok`, or the first thing wrong with the file.
     pub integrity: String,
+    /// Whether it counts for nothing: a replica had to be killed, and nothing else was seen.
+    pub void: bool,
     /// Seconds from the start of the first replica to the first evidence.
     pub first_evidence: Option<f64>,
     /// All evidence by SQLite's code.
@@ -126,15 +129,20 @@ pub(super) fn run(place: &Place<'_>, stop: &Receiver<Stop>) -> Result<Trial, Com
 }
 
 fn crash(replica: ReplicaName, signal: &str, at: f64) -> Evidence {
+    let message = format!("{signal}: a mapping of the volume vanished or was cut short");
+    evidence(Kind::Crash, replica, at, message)
+}
+
+fn evidence(kind: Kind, replica: ReplicaName, at: f64, message: String) -> Evidence {
     Evidence {
-        kind: Kind::Crash,
+        kind,
         code: None,
         name: None,
         at,
         replica,
         worker: 0,
         transaction: None,
-        message: format!("{signal}: a mapping of the volume vanished or was cut short"),
+        message,
         transient: None,
     }
 }
@@ -170,7 +178,7 @@ fn judge(database: &Path, request: &Request) -> Result<Verdict, CompareError> {
 
 fn unreadable(request: &Request, how: &str) -> Verdict {
     let nothing = crate::judge::judge(Path::new("/dev/null/nothing"), request);
-    let mut evidence = crash(ReplicaName::tidy("judge"), how, request.at);
-    evidence.message = format!("the judge was killed by the database it read: {how}");
-    Verdict { evidence: vec![evidence], integrity: how.to_owned(), ..nothing }
+    let message = format!("the judge was killed by the database it read: {how}");
+    let crash = evidence(Kind::Crash, ReplicaName::tidy("judge"), request.at, message);
+    Verdict { evidence: vec![crash], integrity: how.to_owned(), ..nothing }
 }

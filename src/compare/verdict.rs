@@ -72,7 +72,7 @@ pub(super) fn judge(plan: &Plan, trials: &[Trial]) -> Judgement {
 }
 
 fn answer(plan: &Plan, trials: &[Trial], p_value: f64) -> (Answer, String) {
-    let count = |arm| trials.iter().filter(|trial| trial.arm == arm).count();
+    let count = |arm| trials.iter().filter(|trial| trial.arm == arm && !trial.void).count();
     let (clean, faulted) = (count(ArmName::Clean), count(ArmName::Faulted));
     let failed = failures(trials, ArmName::Faulted);
     let bad = failures(trials, ArmName::Clean);
@@ -84,7 +84,7 @@ fn answer(plan: &Plan, trials: &[Trial], p_value: f64) -> (Answer, String) {
         );
         return say(Answer::CleanArmFails, because);
     }
-    let idle = |arm| trials.iter().filter(|t| t.arm == arm).all(|t| t.commits == 0);
+    let idle = |arm| trials.iter().filter(|t| t.arm == arm && !t.void).all(|t| t.commits == 0);
     if clean == 0 || faulted == 0 || idle(ArmName::Clean) {
         return say(Answer::Undecided, "too little was done to say anything".to_owned());
     }
@@ -160,7 +160,7 @@ fn failures(trials: &[Trial], arm: ArmName) -> usize {
 
 fn test(trials: &[Trial]) -> Sequential {
     let mut test = Sequential::default();
-    let of = |arm| trials.iter().filter(move |trial| trial.arm == arm);
+    let of = |arm| trials.iter().filter(move |trial| trial.arm == arm && !trial.void);
     for clean in of(ArmName::Clean) {
         if let Some(faulted) = of(ArmName::Faulted).find(|trial| trial.trial == clean.trial) {
             test.pair(clean.has_evidence(), faulted.has_evidence());
@@ -216,6 +216,7 @@ mod tests {
             acked: 100,
             lost: 0,
             integrity: "ok".to_owned(),
+            void: false,
             first_evidence: evidence.then_some(0.5),
             codes: BTreeMap::new(),
             kinds: BTreeMap::new(),
@@ -269,6 +270,19 @@ mod tests {
             trial.commits = 0;
         }
         assert_eq!(judge(&plan(Target::Lock), &idle).answer, Answer::Undecided);
+    }
+
+    #[test]
+    fn a_void_trial_counts_for_nothing() {
+        let mut half_void = trials(&[(false, false); 4]);
+        half_void[0].void = true;
+        half_void[3].void = true;
+        let because = judge(&plan(Target::Lock), &half_void).because;
+        assert!(because.starts_with("no evidence in 3 faulted and 3 clean trials"), "{because}");
+        let mut pairs = trials(&[(false, true); 5]);
+        assert!(is_clear(&pairs));
+        pairs[0].void = true;
+        assert!(!is_clear(&pairs), "a pair of which half is void says nothing");
     }
 
     #[test]

@@ -4,6 +4,8 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+use nix::sys::signal::kill;
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
@@ -19,6 +21,22 @@ pub(crate) fn have_fuse() -> bool {
     false
 }
 
+/// How the names of rigs begin; the id of the test's process follows.
+const PREFIX: &str = "walbanger-rig-";
+
+/// Clears away the views that tests left which were killed.
+fn clear_dead() {
+    for view in walbanger_fuse::our_mounts() {
+        let rig = view.strip_prefix(std::env::temp_dir()).ok().and_then(|path| path.iter().next());
+        let pid = rig
+            .and_then(|name| name.to_str()?.strip_prefix(PREFIX)?.split('-').next()?.parse().ok())
+            .map(Pid::from_raw);
+        let dead = pid.is_some_and(|pid| kill(pid, None) == Err(Errno::ESRCH));
+        // Whoever else clears it at this moment is welcome to it.
+        let _ = dead && walbanger_fuse::clear_stale(&view);
+    }
+}
+
 /// A volume and directories for views.
 pub(crate) struct Rig {
     directory: TempDir,
@@ -30,7 +48,9 @@ impl Rig {
         if !have_fuse() {
             return None;
         }
-        let directory = tempfile::tempdir().unwrap();
+        clear_dead();
+        let name = format!("{PREFIX}{}-", std::process::id());
+        let directory = tempfile::Builder::new().prefix(&name).tempdir().unwrap();
         for name in ["volume", "view1", "view2", "view3", "tmp"] {
             fs::create_dir(directory.path().join(name)).unwrap();
         }

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, unbounded};
 use walbanger_fuse::Report;
 
-use super::{Place, Trial, crash};
+use super::member::{LastWord, Member};
+use super::{Place, Trial, crash, evidence};
 use crate::bang::Settings;
 use crate::compare::daemon::Daemon;
 use crate::compare::launcher::Launcher;
@@ -14,17 +15,14 @@ use crate::compare::replica::{Ending, News, Replica};
 use crate::compare::{CompareError, StopRule};
 use crate::evidence::{Evidence, Kind};
 use crate::history::{Event, Header};
-use crate::ids::{ReplicaName, Seed};
+use crate::ids::Seed;
 use crate::judge::{Ledger, Verdict};
-use crate::merge::{Merger, ReplicaIndex, Scope};
-use crate::rng::mix;
+use crate::merge::{Merger, Scope};
 use crate::stop::Stop;
 
 /// How long replicas may take to end when they were asked to: longer than the longest wait inside
 /// SQLite, which is about ten seconds.
 const GRACE: Duration = Duration::from_secs(30);
-/// Replicas start within this time, at moments that follow from the seed.
-const STAGGER_MS: u64 = 100;
 /// How many items of evidence a trial keeps in full.
 const KEPT: usize = 50;
 /// How often the mount is looked after.
@@ -40,27 +38,20 @@ pub(super) struct Crew<'a> {
     pub(super) ledger: Ledger,
     /// When the first replica started, on the machine's monotonic clock, in microseconds.
     zero_us: Option<u64>,
-    started: Instant,
+    /// How long the crew has been watched over, and when that was last counted. Time in which this
+    /// process itself was stopped is nobody's hang.
+    age: Duration,
+    looked: Instant,
     /// Times are seconds since each replica's start; [`Crew::result`] brings them to one clock.
     findings: Vec<(Clock, Evidence)>,
     transactions: u64,
     busy: u64,
     last_us: u64,
     notes: Vec<String>,
-    asked_to_stop: Option<Instant>,
+    /// At which age the replicas were asked to end.
+    asked_to_stop: Option<Duration>,
     /// Whether those that did not end were killed.
     killed: bool,
-}
-
-struct Member {
-    name: ReplicaName,
-    container: String,
-    due: Instant,
-    process: Option<Replica>,
-    ended: bool,
-    start_us: u64,
-    merged: Option<ReplicaIndex>,
-    crashed: bool,
 }
 
 /// What the time of a finding counts from.
@@ -75,28 +66,18 @@ enum Clock {
 impl<'a> Crew<'a> {
     pub(super) fn new(place: &'a Place<'a>, settings: &Settings, daemon: Option<Daemon>) -> Self {
         let now = Instant::now();
-        let member = |number: u32| {
-            let due = mix(settings.seed.0, u64::from(number)) % STAGGER_MS;
-            Member {
-                name: ReplicaName::tidy(&number.to_string()),
-                container: format!("{}-{}-{}-{number}", place.run, place.arm, place.trial),
-                due: now + Duration::from_millis(due),
-                process: None,
-                ended: false,
-                start_us: 0,
-                merged: None,
-                crashed: false,
-            }
-        };
         Self {
             place,
             settings: settings.clone(),
             daemon,
-            replicas: (1..=place.config.replicas).map(member).collect(),
+            replicas: (1..=place.config.replicas)
+                .map(|number| Member::new(place, settings.seed, number, now))
+                .collect(),
             merger: Merger::new(Scope::Replicas),
             ledger: Ledger::default(),
             zero_us: None,
-            started: now,
+            age: Duration::ZERO,
+            looked: now,
             findings: Vec::new(),
             transactions: 0,
             busy: 0,
@@ -199,10 +180,13 @@ impl<'a> Crew<'a> {
         }
         match event {
             Event::Evidence(evidence) => {
-                self.replicas[index].crashed |= evidence.kind == Kind::Crash;
+                if evidence.kind == Kind::Crash {
+                    self.replicas[index].last_word = Some(LastWord::Crash);
+                }
                 self.findings.push((Clock::Replica(index), evidence.clone()));
             }
             Event::End(totals) => {
+                self.replicas[index].last_word = Some(LastWord::Totals);
                 self.transactions += totals.transactions;
                 self.busy += totals.busy;
                 self.last_us = self.last_us.max(self.replicas[index].start_us + totals.at);
@@ -218,9 +202,11 @@ impl<'a> Crew<'a> {
         let member = &mut self.replicas[index];
         member.ended = true;
         let Some(process) = &mut member.process else { return Ok(()) };
-        let (name, known) = (member.name.clone(), member.crashed);
+        let (name, killed) = (member.name.clone(), member.killed);
+        let known = member.last_word == Some(LastWord::Crash);
         match process.finish() {
             Ending::Orderly => Ok(()),
+            Ending::Failed(_) if killed => Ok(()),
             Ending::Crash(_) if known => Ok(()),
             Ending::Crash(signal) => {
                 let at = self.since(index);
@@ -249,7 +235,7 @@ impl<'a> Crew<'a> {
         if self.asked_to_stop.is_some() {
             return;
         }
-        self.asked_to_stop = Some(Instant::now());
+        self.asked_to_stop = Some(self.age);
         for member in &mut self.replicas {
             match &mut member.process {
                 Some(process) => process.stop(),
@@ -261,26 +247,45 @@ impl<'a> Crew<'a> {
 
     fn look_after(&mut self) -> Result<(), CompareError> {
         self.check_mount()?;
-        let over = self.started + self.place.config.duration + GRACE;
+        let now = Instant::now();
+        self.age += (now - self.looked).min(2 * TICK);
+        self.looked = now;
+        let over = self.place.config.duration + GRACE;
         let limit = self.asked_to_stop.map_or(over, |asked| over.min(asked + GRACE));
-        if Instant::now() < limit || self.killed {
-            return Ok(());
-        }
-        self.killed = true;
-        for index in 0..self.replicas.len() {
-            let member = &mut self.replicas[index];
-            if member.ended {
-                continue;
+        if self.age >= limit && !self.killed {
+            self.killed = true;
+            for index in 0..self.replicas.len() {
+                self.kill(index);
             }
-            if let Some(process) = &mut member.process {
-                process.kill();
+            self.asked_to_stop = Some(self.age);
+        }
+        Ok(())
+    }
+
+    /// Ends a replica by force. If it was at work and could run it hangs, and that is evidence;
+    /// else whatever held it was not the volume.
+    fn kill(&mut self, index: usize) {
+        let at = self.since(index);
+        let member = &mut self.replicas[index];
+        if member.ended {
+            return;
+        }
+        if let Some(process) = &mut member.process {
+            member.killed = true;
+            let at_work =
+                member.merged.is_some() && member.last_word.is_none() && !process.is_stopped();
+            process.kill();
+            if at_work {
+                let message =
+                    format!("it did not end within {} s, and was killed", GRACE.as_secs());
+                let hang = evidence(Kind::Hang, member.name.clone(), at, message);
+                self.findings.push((Clock::Replica(index), hang));
+            } else {
                 let note = format!("replica {} did not end and was killed", member.name);
                 self.notes.push(note);
             }
-            self.place.config.launcher.kill(&self.replicas[index].container);
         }
-        self.asked_to_stop = Some(Instant::now());
-        Ok(())
+        self.place.config.launcher.kill(&self.replicas[index].container);
     }
 
     fn check_mount(&mut self) -> Result<(), CompareError> {
@@ -344,6 +349,7 @@ impl<'a> Crew<'a> {
             acked: verdict.acked,
             lost: verdict.lost,
             integrity: verdict.integrity.clone(),
+            void: self.killed && evidence.is_empty(),
             first_evidence: evidence.first().map(|evidence| evidence.at),
             codes,
             kinds,
