@@ -48,6 +48,7 @@ mod relief;
 mod reorder;
 mod report;
 mod sqlite;
+mod vigil;
 
 pub use call::Call;
 pub use caps::{DataChoice, DataPath, LockMode};

@@ -13,7 +13,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use crate::adapter::{Adapter, Shared};
 use crate::backing::Backings;
 use crate::call::CallCounts;
-use crate::caps::{CurrentPath, DataChoice, DataPath, LockMode};
+use crate::caps::{CurrentPath, DataChoice, DataPath, LockMode, why_impassable};
 use crate::engine::Engine;
 use crate::findings::monotonic_seconds;
 use crate::fs::{View, Volume};
@@ -23,6 +23,7 @@ use crate::places::{self, Places};
 use crate::plan::{Plan, PlanError};
 use crate::relief;
 use crate::report::{self, Report};
+use crate::vigil::Vigil;
 
 /// How long a view is waited for after it was unmounted.
 const UNMOUNT_PATIENCE: Duration = Duration::from_secs(5);
@@ -179,24 +180,33 @@ impl Mounted {
             path: CurrentPath::new(DataPath::Direct),
             fallback: OnceLock::new(),
         });
+        let vigil = Arc::new(Vigil::new());
         let adapter = Adapter {
             shared: Arc::clone(&shared),
             engine: Arc::clone(&self.engine),
             choice: options.data,
             locks: options.locks,
             backings: Backings::default(),
+            vigil: Arc::clone(&vigil),
         };
         let failed = |reason| MountError::Kernel { view: path.to_owned(), reason };
         let session = kernel::mount(adapter, &options.volume, path, options.threads)
             .map_err(|error| failed(error.to_string()))?;
         if let Err(error) = try_passthrough(&session, &shared, volume) {
-            let reason = format!("the kernel cannot pass through to this volume: {error}");
+            let reason = format!(
+                "the kernel cannot pass through to this volume: {}",
+                why_impassable(&error)
+            );
             if options.data != DataChoice::Best {
                 kernel::unmount(path);
                 return Err(failed(reason));
             }
             shared.path.set(DataPath::Direct);
             let _ = shared.fallback.set(reason);
+        }
+        match session.as_fd().try_clone_to_owned() {
+            Ok(device) => vigil.watch(device),
+            Err(error) => tracing::debug!(%error, "session threads sleep between calls"),
         }
         Ok(Fresh { path: path.to_owned(), shared, session })
     }

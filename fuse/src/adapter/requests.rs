@@ -16,15 +16,17 @@ use crate::fs::{Handle, OpenHow, Place, View, VolumeFile};
 use crate::ledger::{Owner, Range};
 use crate::locks::{Wish, kind_of};
 use crate::sqlite::FileRole;
+use crate::vigil::Turn;
 
 impl Adapter {
     pub(super) fn view(&self) -> &View {
         &self.shared.view
     }
 
-    /// Counts a call that no rule looks at.
-    pub(super) fn count(&self, call: Call) {
+    /// Counts a call that no rule looks at. It lasts until the turn is dropped.
+    pub(super) fn count(&self, call: Call) -> Turn<'_> {
         self.shared.counts.count(FileRole::Other, call);
+        self.vigil.turn()
     }
 
     pub(super) fn count_on(&self, file: &VolumeFile, call: Call) {
