@@ -8,7 +8,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, FileHandle, FopenFlags, INodeNo, KernelConfig, LockOwner,
@@ -16,7 +16,7 @@ use fuser::{
 };
 use rustix::io::Errno;
 
-use convert::{NO_TTL, attr, caller, decode_device, empty, entry, errno, kind, when, xattr};
+use convert::{attr, caller, decode_device, empty, entry, errno, kind, when, xattr};
 use requests::Ask;
 
 use crate::backing::Backings;
@@ -48,6 +48,8 @@ pub(crate) struct Adapter {
     pub(crate) locks: LockMode,
     pub(crate) backings: Backings,
     pub(crate) vigil: Arc<Vigil>,
+    /// How long the kernel may keep names and attributes.
+    pub(crate) keep: Duration,
 }
 
 impl fuser::Filesystem for Adapter {
@@ -63,7 +65,7 @@ impl fuser::Filesystem for Adapter {
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: fuser::ReplyEntry) {
         let _turn = self.count(Call::Lookup);
-        entry(reply, self.view().lookup(parent.0, name));
+        entry(reply, self.keep, self.view().lookup(parent.0, name));
     }
 
     fn forget(&self, _: &Request, node: INodeNo, count: u64) {
@@ -74,7 +76,7 @@ impl fuser::Filesystem for Adapter {
     fn getattr(&self, _: &Request, node: INodeNo, _: Option<FileHandle>, reply: fuser::ReplyAttr) {
         let _turn = self.count(Call::Getattr);
         match self.view().getattr(node.0) {
-            Ok(stat) => reply.attr(&NO_TTL, &attr(node.0, &stat)),
+            Ok(stat) => reply.attr(&self.keep, &attr(node.0, &stat)),
             Err(error) => reply.error(errno(error)),
         }
     }
@@ -102,7 +104,7 @@ impl fuser::Filesystem for Adapter {
         let (atime, mtime) = (atime.map(when), mtime.map(when));
         let change = Change { mode, uid, gid, size, atime, mtime };
         match self.view().setattr(caller(request), node.0, handle.as_deref(), &change) {
-            Ok(stat) => reply.attr(&NO_TTL, &attr(node.0, &stat)),
+            Ok(stat) => reply.attr(&self.keep, &attr(node.0, &stat)),
             Err(error) => reply.error(errno(error)),
         }
     }
@@ -127,7 +129,7 @@ impl fuser::Filesystem for Adapter {
     ) {
         let _turn = self.count(Call::Mknod);
         let (mode, device) = (NewMode { asked: mode, umask }, decode_device(device));
-        entry(reply, self.view().mknod(caller(request), parent.0, name, mode, device));
+        entry(reply, self.keep, self.view().mknod(caller(request), parent.0, name, mode, device));
     }
 
     fn mkdir(
@@ -141,7 +143,7 @@ impl fuser::Filesystem for Adapter {
     ) {
         let _turn = self.count(Call::Mkdir);
         let mode = NewMode { asked: mode, umask };
-        entry(reply, self.view().mkdir(caller(request), parent.0, name, mode));
+        entry(reply, self.keep, self.view().mkdir(caller(request), parent.0, name, mode));
     }
 
     fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: fuser::ReplyEmpty) {
@@ -163,7 +165,11 @@ impl fuser::Filesystem for Adapter {
         reply: fuser::ReplyEntry,
     ) {
         let _turn = self.count(Call::Symlink);
-        entry(reply, self.view().symlink(caller(request), parent.0, name, target.as_os_str()));
+        entry(
+            reply,
+            self.keep,
+            self.view().symlink(caller(request), parent.0, name, target.as_os_str()),
+        );
     }
 
     fn rename(
@@ -190,7 +196,7 @@ impl fuser::Filesystem for Adapter {
         reply: fuser::ReplyEntry,
     ) {
         let _turn = self.count(Call::Link);
-        entry(reply, self.view().link(node.0, parent.0, name));
+        entry(reply, self.keep, self.view().link(node.0, parent.0, name));
     }
 
     fn open(&self, request: &Request, node: INodeNo, flags: OpenFlags, reply: fuser::ReplyOpen) {

@@ -43,6 +43,10 @@ pub struct MountOptions {
     pub data: DataChoice,
     /// Session threads for each view; at least 1.
     pub threads: usize,
+    /// How long the kernel may keep names and attributes without asking again. Zero shows every
+    /// change behind the view at once; more is right only if nobody changes the volume but through
+    /// its single view.
+    pub keep_names: Duration,
 }
 
 /// Why nothing was mounted. Whatever was mounted before the failure has been unmounted.
@@ -54,6 +58,12 @@ pub enum MountError {
     /// A plan that is not possible with these options.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// Names would be kept that another view changes.
+    #[error(
+        "names can be kept for a single view only: what another view changes would not be seen; \
+         mount one view, or keep no names"
+    )]
+    NamesOfMany,
     /// The machine has no FUSE for us.
     #[error("{0}")]
     NoFuse(String),
@@ -71,7 +81,7 @@ impl MountError {
     /// Whether another command line would have worked on this machine.
     #[must_use]
     pub const fn is_usage(&self) -> bool {
-        matches!(self, MountError::Place(_) | MountError::Plan(_))
+        matches!(self, MountError::Place(_) | MountError::Plan(_) | MountError::NamesOfMany)
     }
 }
 
@@ -99,6 +109,9 @@ pub fn mount(options: &MountOptions) -> Result<Mounted, MountError> {
         && let Some(rule) = options.plan.lock_rule()
     {
         return Err(PlanError::LocksAreLocal(rule.to_string()).into());
+    }
+    if !options.keep_names.is_zero() && options.views.len() > 1 {
+        return Err(MountError::NamesOfMany);
     }
     kernel::require_fuse().map_err(MountError::NoFuse)?;
     let places = Places::check(&options.volume, &options.views)?;
@@ -188,6 +201,7 @@ impl Mounted {
             locks: options.locks,
             backings: Backings::default(),
             vigil: Arc::clone(&vigil),
+            keep: options.keep_names,
         };
         let failed = |reason| MountError::Kernel { view: path.to_owned(), reason };
         let session = kernel::mount(adapter, &options.volume, path, options.threads)

@@ -9,7 +9,7 @@ use rustix::fs::Stat;
 use rustix::io::Errno;
 
 use super::Adapter;
-use super::convert::{NO_TTL, attr, caller, errno};
+use super::convert::{attr, caller, errno};
 use crate::call::Call;
 use crate::caller::{Caller, register_for};
 use crate::caps::{DataPath, why_impassable};
@@ -71,10 +71,10 @@ impl Adapter {
         let handle = FileHandle(self.view().publish(found.file, backing));
         if let Some(id) = id {
             let none = FopenFlags::empty();
-            reply.created_passthrough(&NO_TTL, &attr, generation, handle, none, &id);
+            reply.created_passthrough(&self.keep, &attr, generation, handle, none, &id);
         } else {
             let flags = self.shared.path.get().open_flags();
-            reply.created(&NO_TTL, &attr, generation, handle, flags);
+            reply.created(&self.keep, &attr, generation, handle, flags);
         }
     }
 

@@ -59,6 +59,7 @@ pub(crate) fn rig(count: usize, change: impl FnOnce(&mut MountOptions)) -> Optio
         locks: LockMode::Forward,
         data: DataChoice::Best,
         threads: 1,
+        keep_names: Duration::ZERO,
     };
     change(&mut options);
     let mounted = Some(mount(&options).unwrap_or_else(|error| panic!("{error}")));
