@@ -244,13 +244,13 @@ impl fuser::Filesystem for Adapter {
         handle: FileHandle,
         offset: u64,
         data: &[u8],
-        _write_flags: WriteFlags,
+        write_flags: WriteFlags,
         flags: OpenFlags,
         _owner: Option<LockOwner>,
         reply: fuser::ReplyWrite,
     ) {
         let _turn = self.vigil.turn();
-        match self.write_data(request, handle.0, offset, data, flags) {
+        match self.write_data(request, handle.0, offset, data, flags, write_flags) {
             Ok(count) => reply.written(u32::try_from(count).unwrap_or(u32::MAX)),
             Err(error) => reply.error(errno(error)),
         }

@@ -48,6 +48,7 @@ mod relief;
 mod reorder;
 mod report;
 mod sqlite;
+mod sys;
 mod vigil;
 
 pub use call::Call;

@@ -23,6 +23,7 @@ use crate::places::{self, Places};
 use crate::plan::{Plan, PlanError};
 use crate::relief;
 use crate::report::{self, Report};
+use crate::sys;
 use crate::vigil::Vigil;
 
 /// How long a view is waited for after it was unmounted.
@@ -298,8 +299,9 @@ fn try_passthrough(
     if shared.path.get() != DataPath::Passthrough {
         return Ok(());
     }
-    // The registration lasts as long as the session: fuser offers no way to take it back here.
-    BackingId::create_raw(session.as_fd(), nameless_file(volume)?).map(|_| ())
+    let id = BackingId::create_raw(session.as_fd(), nameless_file(volume)?)?;
+    // While a file without a name is held the volume cannot be made read-only.
+    Ok(sys::close_backing(session.as_fd(), id)?)
 }
 
 /// A file of the volume that no name leads to.

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod data;
+mod errors;
 mod faults;
 mod lifetime;
 mod locks;
