@@ -8,7 +8,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, FileHandle, FopenFlags, INodeNo, KernelConfig, LockOwner,
@@ -16,7 +16,7 @@ use fuser::{
 };
 use rustix::io::Errno;
 
-use convert::{NO_TTL, attr, caller, decode_device, empty, entry, errno, kind, when, xattr};
+use convert::{attr, caller, decode_device, empty, entry, errno, kind, when, xattr};
 use requests::Ask;
 
 use crate::backing::Backings;
@@ -27,6 +27,7 @@ use crate::fs::{Change, Handle, NewMode, View};
 use crate::ledger::Range;
 use crate::locks::kind_number;
 use crate::sqlite::FileRole;
+use crate::vigil::Vigil;
 
 /// What of a view outlives its session: the report reads it at the end.
 #[derive(Debug)]
@@ -46,6 +47,9 @@ pub(crate) struct Adapter {
     pub(crate) choice: DataChoice,
     pub(crate) locks: LockMode,
     pub(crate) backings: Backings,
+    pub(crate) vigil: Arc<Vigil>,
+    /// How long the kernel may keep names and attributes.
+    pub(crate) keep: Duration,
 }
 
 impl fuser::Filesystem for Adapter {
@@ -60,19 +64,19 @@ impl fuser::Filesystem for Adapter {
     }
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: fuser::ReplyEntry) {
-        self.count(Call::Lookup);
-        entry(reply, self.view().lookup(parent.0, name));
+        let _turn = self.count(Call::Lookup);
+        entry(reply, self.keep, self.view().lookup(parent.0, name));
     }
 
     fn forget(&self, _: &Request, node: INodeNo, count: u64) {
-        self.count(Call::Forget);
+        let _turn = self.count(Call::Forget);
         self.view().forget(node.0, count);
     }
 
     fn getattr(&self, _: &Request, node: INodeNo, _: Option<FileHandle>, reply: fuser::ReplyAttr) {
-        self.count(Call::Getattr);
+        let _turn = self.count(Call::Getattr);
         match self.view().getattr(node.0) {
-            Ok(stat) => reply.attr(&NO_TTL, &attr(node.0, &stat)),
+            Ok(stat) => reply.attr(&self.keep, &attr(node.0, &stat)),
             Err(error) => reply.error(errno(error)),
         }
     }
@@ -95,18 +99,18 @@ impl fuser::Filesystem for Adapter {
         _flags: Option<BsdFileFlags>,
         reply: fuser::ReplyAttr,
     ) {
-        self.count(if size.is_some() { Call::Truncate } else { Call::Setattr });
+        let _turn = self.count(if size.is_some() { Call::Truncate } else { Call::Setattr });
         let handle = handle.and_then(|handle| self.view().handle(handle.0).ok());
         let (atime, mtime) = (atime.map(when), mtime.map(when));
         let change = Change { mode, uid, gid, size, atime, mtime };
         match self.view().setattr(caller(request), node.0, handle.as_deref(), &change) {
-            Ok(stat) => reply.attr(&NO_TTL, &attr(node.0, &stat)),
+            Ok(stat) => reply.attr(&self.keep, &attr(node.0, &stat)),
             Err(error) => reply.error(errno(error)),
         }
     }
 
     fn readlink(&self, _: &Request, node: INodeNo, reply: fuser::ReplyData) {
-        self.count(Call::Readlink);
+        let _turn = self.count(Call::Readlink);
         match self.view().readlink(node.0) {
             Ok(target) => reply.data(&target),
             Err(error) => reply.error(errno(error)),
@@ -123,9 +127,9 @@ impl fuser::Filesystem for Adapter {
         device: u32,
         reply: fuser::ReplyEntry,
     ) {
-        self.count(Call::Mknod);
+        let _turn = self.count(Call::Mknod);
         let (mode, device) = (NewMode { asked: mode, umask }, decode_device(device));
-        entry(reply, self.view().mknod(caller(request), parent.0, name, mode, device));
+        entry(reply, self.keep, self.view().mknod(caller(request), parent.0, name, mode, device));
     }
 
     fn mkdir(
@@ -137,18 +141,18 @@ impl fuser::Filesystem for Adapter {
         umask: u32,
         reply: fuser::ReplyEntry,
     ) {
-        self.count(Call::Mkdir);
+        let _turn = self.count(Call::Mkdir);
         let mode = NewMode { asked: mode, umask };
-        entry(reply, self.view().mkdir(caller(request), parent.0, name, mode));
+        entry(reply, self.keep, self.view().mkdir(caller(request), parent.0, name, mode));
     }
 
     fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: fuser::ReplyEmpty) {
-        self.count(Call::Unlink);
+        let _turn = self.count(Call::Unlink);
         empty(reply, self.view().unlink(parent.0, name));
     }
 
     fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: fuser::ReplyEmpty) {
-        self.count(Call::Rmdir);
+        let _turn = self.count(Call::Rmdir);
         empty(reply, self.view().rmdir(parent.0, name));
     }
 
@@ -160,8 +164,12 @@ impl fuser::Filesystem for Adapter {
         target: &Path,
         reply: fuser::ReplyEntry,
     ) {
-        self.count(Call::Symlink);
-        entry(reply, self.view().symlink(caller(request), parent.0, name, target.as_os_str()));
+        let _turn = self.count(Call::Symlink);
+        entry(
+            reply,
+            self.keep,
+            self.view().symlink(caller(request), parent.0, name, target.as_os_str()),
+        );
     }
 
     fn rename(
@@ -174,7 +182,7 @@ impl fuser::Filesystem for Adapter {
         flags: RenameFlags,
         reply: fuser::ReplyEmpty,
     ) {
-        self.count(Call::Rename);
+        let _turn = self.count(Call::Rename);
         let (from, to) = ((parent.0, name), (new_parent.0, new_name));
         empty(reply, self.view().rename(from, to, flags.bits()));
     }
@@ -187,11 +195,12 @@ impl fuser::Filesystem for Adapter {
         name: &OsStr,
         reply: fuser::ReplyEntry,
     ) {
-        self.count(Call::Link);
-        entry(reply, self.view().link(node.0, parent.0, name));
+        let _turn = self.count(Call::Link);
+        entry(reply, self.keep, self.view().link(node.0, parent.0, name));
     }
 
     fn open(&self, request: &Request, node: INodeNo, flags: OpenFlags, reply: fuser::ReplyOpen) {
+        let _turn = self.vigil.turn();
         self.open_file(request, node, flags, reply);
     }
 
@@ -205,6 +214,7 @@ impl fuser::Filesystem for Adapter {
         flags: i32,
         reply: fuser::ReplyCreate,
     ) {
+        let _turn = self.vigil.turn();
         let mode = NewMode { asked: mode, umask };
         self.create_file(request, (parent, name), mode, flags, reply);
     }
@@ -220,6 +230,7 @@ impl fuser::Filesystem for Adapter {
         _owner: Option<LockOwner>,
         reply: fuser::ReplyData,
     ) {
+        let _turn = self.vigil.turn();
         match self.read_data(handle.0, offset, size) {
             Ok(data) => reply.data(&data),
             Err(error) => reply.error(errno(error)),
@@ -233,12 +244,13 @@ impl fuser::Filesystem for Adapter {
         handle: FileHandle,
         offset: u64,
         data: &[u8],
-        _write_flags: WriteFlags,
+        write_flags: WriteFlags,
         flags: OpenFlags,
         _owner: Option<LockOwner>,
         reply: fuser::ReplyWrite,
     ) {
-        match self.write_data(request, handle.0, offset, data, flags) {
+        let _turn = self.vigil.turn();
+        match self.write_data(request, handle.0, offset, data, flags, write_flags) {
             Ok(count) => reply.written(u32::try_from(count).unwrap_or(u32::MAX)),
             Err(error) => reply.error(errno(error)),
         }
@@ -252,6 +264,7 @@ impl fuser::Filesystem for Adapter {
         owner: LockOwner,
         reply: fuser::ReplyEmpty,
     ) {
+        let _turn = self.vigil.turn();
         if self.locks == LockMode::Local {
             // There is nothing to do at a close, and the kernel need not say so again.
             return reply.error(errno(Errno::NOSYS));
@@ -275,7 +288,7 @@ impl fuser::Filesystem for Adapter {
         _flush: bool,
         reply: fuser::ReplyEmpty,
     ) {
-        self.count(Call::Release);
+        let _turn = self.count(Call::Release);
         // First, for nobody waits for it, and an unmount would overtake a late answer.
         reply.ok();
         if let Some(released) = self.view().release(handle.0) {
@@ -292,6 +305,7 @@ impl fuser::Filesystem for Adapter {
         data_only: bool,
         reply: fuser::ReplyEmpty,
     ) {
+        let _turn = self.vigil.turn();
         let (call, kind) = if data_only {
             (Call::Fdatasync, SyncKind::DataOnly)
         } else {
@@ -308,7 +322,7 @@ impl fuser::Filesystem for Adapter {
     }
 
     fn opendir(&self, _: &Request, node: INodeNo, _: OpenFlags, reply: fuser::ReplyOpen) {
-        self.count(Call::Opendir);
+        let _turn = self.count(Call::Opendir);
         match self.view().opendir(node.0) {
             Ok(number) => reply.opened(FileHandle(number), FopenFlags::empty()),
             Err(error) => reply.error(errno(error)),
@@ -323,7 +337,7 @@ impl fuser::Filesystem for Adapter {
         offset: u64,
         mut reply: fuser::ReplyDirectory,
     ) {
-        self.count(Call::Readdir);
+        let _turn = self.count(Call::Readdir);
         let read = self.view().readdir(handle.0, offset, |entry| {
             let name = OsStr::from_bytes(entry.name);
             !reply.add(INodeNo(entry.ino), entry.next, kind(entry.kind), name)
@@ -342,7 +356,7 @@ impl fuser::Filesystem for Adapter {
         _flags: OpenFlags,
         reply: fuser::ReplyEmpty,
     ) {
-        self.count(Call::Releasedir);
+        let _turn = self.count(Call::Releasedir);
         self.view().releasedir(handle.0);
         reply.ok();
     }
@@ -355,6 +369,7 @@ impl fuser::Filesystem for Adapter {
         _data_only: bool,
         reply: fuser::ReplyEmpty,
     ) {
+        let _turn = self.vigil.turn();
         match self.view().directory_descriptor(handle.0) {
             Ok(descriptor) => {
                 let verdict = self.judge(FileRole::Other, Call::Fsyncdir);
@@ -366,7 +381,7 @@ impl fuser::Filesystem for Adapter {
     }
 
     fn statfs(&self, _: &Request, node: INodeNo, reply: fuser::ReplyStatfs) {
-        self.count(Call::Statfs);
+        let _turn = self.count(Call::Statfs);
         let small = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
         match self.view().statfs(node.0) {
             Ok(fs) => reply.statfs(
@@ -393,7 +408,7 @@ impl fuser::Filesystem for Adapter {
         _position: u32,
         reply: fuser::ReplyEmpty,
     ) {
-        self.count(Call::Setxattr);
+        let _turn = self.count(Call::Setxattr);
         empty(reply, self.view().setxattr(caller(request), node.0, name, value, flags));
     }
 
@@ -405,17 +420,17 @@ impl fuser::Filesystem for Adapter {
         size: u32,
         reply: fuser::ReplyXattr,
     ) {
-        self.count(Call::Getxattr);
+        let _turn = self.count(Call::Getxattr);
         xattr(reply, size, self.view().getxattr(node.0, name, size as usize));
     }
 
     fn listxattr(&self, request: &Request, node: INodeNo, size: u32, reply: fuser::ReplyXattr) {
-        self.count(Call::Listxattr);
+        let _turn = self.count(Call::Listxattr);
         xattr(reply, size, self.view().listxattr(caller(request), node.0, size as usize));
     }
 
     fn removexattr(&self, _: &Request, node: INodeNo, name: &OsStr, reply: fuser::ReplyEmpty) {
-        self.count(Call::Removexattr);
+        let _turn = self.count(Call::Removexattr);
         empty(reply, self.view().removexattr(node.0, name));
     }
 
@@ -431,6 +446,7 @@ impl fuser::Filesystem for Adapter {
         _pid: u32,
         reply: fuser::ReplyLock,
     ) {
+        let _turn = self.vigil.turn();
         let (owner, range, tid) = (self.owner(owner), Range { start, end }, request.pid());
         match self.who_blocks(
             node.0,
@@ -457,6 +473,7 @@ impl fuser::Filesystem for Adapter {
         sleep: bool,
         reply: fuser::ReplyEmpty,
     ) {
+        let _turn = self.vigil.turn();
         let wait = if sleep { Wait::UntilFree } else { Wait::Never };
         let (owner, range, tid) = (self.owner(owner), Range { start, end }, request.pid());
         self.record_lock(node.0, Ask { owner, range, kind, tid, handle: handle.0, wait }, reply);
@@ -472,7 +489,7 @@ impl fuser::Filesystem for Adapter {
         mode: i32,
         reply: fuser::ReplyEmpty,
     ) {
-        self.count(Call::Fallocate);
+        let _turn = self.count(Call::Fallocate);
         let allocate = |handle: Arc<Handle>| handle.allocate(caller(request), mode, offset, length);
         empty(reply, self.view().handle(handle.0).and_then(allocate));
     }
@@ -486,7 +503,7 @@ impl fuser::Filesystem for Adapter {
         whence: i32,
         reply: fuser::ReplyLseek,
     ) {
-        self.count(Call::Lseek);
+        let _turn = self.count(Call::Lseek);
         match self.view().handle(handle.0).and_then(|handle| handle.seek(offset, whence)) {
             Ok(position) => reply.offset(position.cast_signed()),
             Err(error) => reply.error(errno(error)),
@@ -506,7 +523,7 @@ impl fuser::Filesystem for Adapter {
         _flags: CopyFileRangeFlags,
         reply: fuser::ReplyWrite,
     ) {
-        self.count(Call::CopyFileRange);
+        let _turn = self.count(Call::CopyFileRange);
         let (from, to) = ((handle_in.0, offset_in), (handle_out.0, offset_out));
         match self.copy(caller(request), from, to, length) {
             Ok(count) => reply.written(u32::try_from(count).unwrap_or(u32::MAX)),

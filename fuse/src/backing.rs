@@ -5,6 +5,7 @@ use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex};
 
 use fuser::BackingId;
+use rustix::io::Errno;
 
 use crate::fs::NodeId;
 
@@ -26,15 +27,15 @@ impl Backings {
     pub(crate) fn open(
         &self,
         node: NodeId,
-        register: impl FnOnce() -> Option<BackingId>,
-    ) -> Option<Arc<BackingId>> {
+        register: impl FnOnce() -> Result<Option<BackingId>, Errno>,
+    ) -> Result<Option<Arc<BackingId>>, Errno> {
         let mut backings = self.0.lock().expect("no panic while holding the backing files");
         let open = match backings.entry(node) {
             Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => entry.insert(Open { id: register().map(Arc::new), opens: 0 }),
+            Entry::Vacant(entry) => entry.insert(Open { id: register()?.map(Arc::new), opens: 0 }),
         };
         open.opens += 1;
-        open.id.clone()
+        Ok(open.id.clone())
     }
 
     /// An open of the inode has gone; the registration goes with the last.

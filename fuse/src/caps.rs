@@ -74,7 +74,7 @@ pub enum LockMode {
     Local,
 }
 
-/// The data path in force; it can fall back while the view is up.
+/// The data path in force; known when the view is up, and the same from then on.
 #[derive(Debug)]
 pub(crate) struct CurrentPath(AtomicU8);
 
@@ -87,9 +87,19 @@ impl CurrentPath {
         DataPath::ALL[usize::from(self.0.load(Ordering::Relaxed))]
     }
 
-    /// Changes the path; returns whether it was another before.
-    pub(crate) fn set(&self, path: DataPath) -> bool {
-        self.0.swap(path as u8, Ordering::Relaxed) != path as u8
+    pub(crate) fn set(&self, path: DataPath) {
+        self.0.store(path as u8, Ordering::Relaxed);
+    }
+}
+
+/// Why the kernel refused a backing file, in words.
+pub(crate) fn why_impassable(error: &std::io::Error) -> String {
+    match error.raw_os_error() {
+        Some(nix::libc::ELOOP) => {
+            "it lies on a stacked file system: an overlay, or a view itself".to_owned()
+        }
+        Some(nix::libc::EPERM) => "only root may register backing files".to_owned(),
+        _ => error.to_string(),
     }
 }
 

@@ -16,7 +16,7 @@ use crate::findings::Findings;
 use crate::fs::{Handle, Result, Volume, VolumeFile};
 use crate::ledger::{LockKind, Owner, Range};
 use crate::locks::{Blocker, Wish};
-use crate::park::{Parking, Release};
+use crate::park::{Parking, Release, Waits};
 use crate::plan::{Action, Plan, Target};
 use crate::reorder::{Key, Pushed, Reorder};
 
@@ -168,6 +168,7 @@ impl Engine {
                 let circles = &self.waiting.circles;
                 if file.locks.lock_or_wait(wish, &open, circles, Box::new(answer)) {
                     self.waiting.add(file);
+                    self.parking.watch();
                 } else {
                     self.serve_after(file, wish);
                 }
@@ -368,13 +369,14 @@ impl Waiting {
     }
 
     /// Locks of processes outside the daemon go without a word: look again now and then.
-    fn retry(&self) {
+    fn retry(&self) -> Waits {
         let files = std::mem::take(&mut self.files().files);
         for file in files {
             if self.serve(&file) {
                 self.add(&file);
             }
         }
+        if self.files().files.is_empty() { Waits::Nobody } else { Waits::Somebody }
     }
 
     /// Gives those who wait what they can have now. Returns whether anybody still waits.

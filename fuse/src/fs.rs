@@ -20,7 +20,7 @@ use std::sync::{Arc, RwLock};
 use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-pub(crate) use files::{Handle, OpenHow, Place};
+pub(crate) use files::{Handle, OpenHow, Place, Short};
 pub(crate) use meta::{Change, When, Xattr};
 pub(crate) use names::NewMode;
 pub(crate) use volume::{Volume, VolumeFile};

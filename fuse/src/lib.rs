@@ -48,6 +48,8 @@ mod relief;
 mod reorder;
 mod report;
 mod sqlite;
+mod sys;
+mod vigil;
 
 pub use call::Call;
 pub use caps::{DataChoice, DataPath, LockMode};

@@ -13,7 +13,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use crate::adapter::{Adapter, Shared};
 use crate::backing::Backings;
 use crate::call::CallCounts;
-use crate::caps::{CurrentPath, DataChoice, DataPath, LockMode};
+use crate::caps::{CurrentPath, DataChoice, DataPath, LockMode, why_impassable};
 use crate::engine::Engine;
 use crate::findings::monotonic_seconds;
 use crate::fs::{View, Volume};
@@ -23,6 +23,8 @@ use crate::places::{self, Places};
 use crate::plan::{Plan, PlanError};
 use crate::relief;
 use crate::report::{self, Report};
+use crate::sys;
+use crate::vigil::Vigil;
 
 /// How long a view is waited for after it was unmounted.
 const UNMOUNT_PATIENCE: Duration = Duration::from_secs(5);
@@ -42,6 +44,10 @@ pub struct MountOptions {
     pub data: DataChoice,
     /// Session threads for each view; at least 1.
     pub threads: usize,
+    /// How long the kernel may keep names and attributes without asking again. Zero shows every
+    /// change behind the view at once; more is right only if nobody changes the volume but through
+    /// its single view.
+    pub keep_names: Duration,
 }
 
 /// Why nothing was mounted. Whatever was mounted before the failure has been unmounted.
@@ -53,6 +59,12 @@ pub enum MountError {
     /// A plan that is not possible with these options.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// Names would be kept that another view changes.
+    #[error(
+        "names can be kept for a single view only: what another view changes would not be seen; \
+         mount one view, or keep no names"
+    )]
+    NamesOfMany,
     /// The machine has no FUSE for us.
     #[error("{0}")]
     NoFuse(String),
@@ -70,7 +82,7 @@ impl MountError {
     /// Whether another command line would have worked on this machine.
     #[must_use]
     pub const fn is_usage(&self) -> bool {
-        matches!(self, MountError::Place(_) | MountError::Plan(_))
+        matches!(self, MountError::Place(_) | MountError::Plan(_) | MountError::NamesOfMany)
     }
 }
 
@@ -98,6 +110,9 @@ pub fn mount(options: &MountOptions) -> Result<Mounted, MountError> {
         && let Some(rule) = options.plan.lock_rule()
     {
         return Err(PlanError::LocksAreLocal(rule.to_string()).into());
+    }
+    if !options.keep_names.is_zero() && options.views.len() > 1 {
+        return Err(MountError::NamesOfMany);
     }
     kernel::require_fuse().map_err(MountError::NoFuse)?;
     let places = Places::check(&options.volume, &options.views)?;
@@ -179,24 +194,34 @@ impl Mounted {
             path: CurrentPath::new(DataPath::Direct),
             fallback: OnceLock::new(),
         });
+        let vigil = Arc::new(Vigil::new());
         let adapter = Adapter {
             shared: Arc::clone(&shared),
             engine: Arc::clone(&self.engine),
             choice: options.data,
             locks: options.locks,
             backings: Backings::default(),
+            vigil: Arc::clone(&vigil),
+            keep: options.keep_names,
         };
         let failed = |reason| MountError::Kernel { view: path.to_owned(), reason };
         let session = kernel::mount(adapter, &options.volume, path, options.threads)
             .map_err(|error| failed(error.to_string()))?;
         if let Err(error) = try_passthrough(&session, &shared, volume) {
-            let reason = format!("the kernel cannot pass through to this volume: {error}");
+            let reason = format!(
+                "the kernel cannot pass through to this volume: {}",
+                why_impassable(&error)
+            );
             if options.data != DataChoice::Best {
                 kernel::unmount(path);
                 return Err(failed(reason));
             }
             shared.path.set(DataPath::Direct);
             let _ = shared.fallback.set(reason);
+        }
+        match session.as_fd().try_clone_to_owned() {
+            Ok(device) => vigil.watch(device),
+            Err(error) => tracing::debug!(%error, "session threads sleep between calls"),
         }
         Ok(Fresh { path: path.to_owned(), shared, session })
     }
@@ -274,8 +299,9 @@ fn try_passthrough(
     if shared.path.get() != DataPath::Passthrough {
         return Ok(());
     }
-    // The registration lasts as long as the session: fuser offers no way to take it back here.
-    BackingId::create_raw(session.as_fd(), nameless_file(volume)?).map(|_| ())
+    let id = BackingId::create_raw(session.as_fd(), nameless_file(volume)?)?;
+    // While a file without a name is held the volume cannot be made read-only.
+    Ok(sys::close_backing(session.as_fd(), id)?)
 }
 
 /// A file of the volume that no name leads to.

@@ -58,9 +58,16 @@ impl Ord for Parked {
     }
 }
 
+/// What the timer is told.
+enum Word {
+    Park(Parked),
+    /// Somebody waits elsewhere: call `watch` until nobody does.
+    Watch,
+}
+
 /// The place where calls wait. One for all views of a daemon.
 pub(crate) struct Parking {
-    incoming: Mutex<Option<Sender<Parked>>>,
+    incoming: Mutex<Option<Sender<Word>>>,
     timer: Mutex<Option<JoinHandle<()>>>,
     pool: Arc<Pool>,
 }
@@ -72,15 +79,16 @@ impl std::fmt::Debug for Parking {
 }
 
 impl Parking {
-    /// Starts the timer thread. `watch` is called about every 10 ms, for whatever else waits.
-    pub(crate) fn start(watch: impl Fn() + Send + 'static) -> std::io::Result<Self> {
+    /// Starts the timer thread. After [`Parking::watch`] it calls `watch` about every 10 ms, until
+    /// that returns that nobody waits any more.
+    pub(crate) fn start(watch: impl Fn() -> Waits + Send + 'static) -> std::io::Result<Self> {
         let (sender, receiver) = unbounded();
         let pool = Arc::new(Pool::new());
         let timer = std::thread::Builder::new().name("timer".to_owned()).spawn({
             let pool = Arc::clone(&pool);
             move || {
                 let heap = BinaryHeap::new();
-                Timer { heap, pool, next_watch: Instant::now() }.run(&receiver, watch);
+                Timer { heap, pool, others: Waits::Nobody, next_watch: None }.run(&receiver, watch);
             }
         })?;
         Ok(Self { incoming: Mutex::new(Some(sender)), timer: Mutex::new(Some(timer)), pool })
@@ -91,12 +99,20 @@ impl Parking {
         let parked = Parked { due: Instant::now() + delay, tid, job };
         let incoming = self.incoming.lock().expect("no panic while parking");
         let refused = match incoming.as_ref() {
-            Some(sender) => sender.send(parked).err().map(|error| error.0),
-            None => Some(parked),
+            Some(sender) => sender.send(Word::Park(parked)).err().map(|error| error.0),
+            None => Some(Word::Park(parked)),
         };
         drop(incoming);
-        if let Some(parked) = refused {
+        if let Some(Word::Park(parked)) = refused {
             (parked.job)(Release::Shutdown);
+        }
+    }
+
+    /// Somebody waits elsewhere.
+    pub(crate) fn watch(&self) {
+        if let Some(sender) = self.incoming.lock().expect("no panic while parking").as_ref() {
+            // A timer that has ended has nobody to watch for.
+            let _ = sender.send(Word::Watch);
         }
     }
 
@@ -117,19 +133,33 @@ impl Parking {
     }
 }
 
+/// Whether anybody waits who is not parked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Waits {
+    Nobody,
+    Somebody,
+}
+
 struct Timer {
     heap: BinaryHeap<Parked>,
     pool: Arc<Pool>,
-    next_watch: Instant,
+    others: Waits,
+    /// When to look at those who wait; `None` while nobody does.
+    next_watch: Option<Instant>,
 }
 
 impl Timer {
-    fn run(mut self, incoming: &Receiver<Parked>, watch: impl Fn()) {
+    fn run(mut self, incoming: &Receiver<Word>, watch: impl Fn() -> Waits) {
         loop {
-            let now = Instant::now();
-            let wake = self.heap.peek().map_or(self.next_watch, |p| p.due.min(self.next_watch));
-            match incoming.recv_timeout(wake.saturating_duration_since(now)) {
-                Ok(parked) => self.heap.push(parked),
+            let due = self.heap.peek().map(|parked| parked.due);
+            // Without anybody who waits it sleeps until it is told of one.
+            let word = match due.into_iter().chain(self.next_watch).min() {
+                Some(wake) => incoming.recv_deadline(wake),
+                None => incoming.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            match word {
+                Ok(Word::Park(parked)) => self.heap.push(parked),
+                Ok(Word::Watch) => self.others = Waits::Somebody,
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
@@ -137,10 +167,14 @@ impl Timer {
             while self.heap.peek().is_some_and(|parked| parked.due <= now) {
                 self.release_first(Release::Due);
             }
-            if now >= self.next_watch {
+            if self.next_watch.is_some_and(|next| next <= now) {
                 self.release_killed();
-                watch();
-                self.next_watch = now + WATCH;
+                self.others = watch();
+                self.next_watch = None;
+            }
+            if self.next_watch.is_none() && (!self.heap.is_empty() || self.others != Waits::Nobody)
+            {
+                self.next_watch = Some(now + WATCH);
             }
         }
         while !self.heap.is_empty() {
@@ -254,7 +288,7 @@ mod tests {
 
     #[test]
     fn calls_come_out_by_deadline_not_by_arrival() {
-        let parking = Parking::start(|| {}).unwrap();
+        let parking = Parking::start(|| Waits::Nobody).unwrap();
         let (sender, receiver) = unbounded();
         parking.park(Duration::from_millis(80), 0, job(2, &sender));
         parking.park(Duration::from_millis(10), 0, job(1, &sender));
@@ -266,7 +300,7 @@ mod tests {
 
     #[test]
     fn shutdown_lets_everybody_out_and_parks_nobody_after() {
-        let parking = Parking::start(|| {}).unwrap();
+        let parking = Parking::start(|| Waits::Nobody).unwrap();
         let (sender, receiver) = unbounded();
         for id in 0..100 {
             parking.park(Duration::from_secs(3600), 0, job(id, &sender));
@@ -280,7 +314,7 @@ mod tests {
 
     #[test]
     fn one_slow_completion_does_not_hold_up_another() {
-        let parking = Parking::start(|| {}).unwrap();
+        let parking = Parking::start(|| Waits::Nobody).unwrap();
         let (hold, held) = unbounded::<()>();
         let (sender, receiver) = unbounded();
         parking.park(Duration::ZERO, 0, Box::new(move |_| held.recv().unwrap()));

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
@@ -13,6 +14,7 @@ use walbanger_fuse::{
 
 use super::faults::{FaultArgs, ViewArgs};
 use super::program;
+use super::run::duration;
 use crate::document::Head;
 use crate::exit::Exit;
 use crate::ids::Seed;
@@ -49,6 +51,12 @@ pub struct MountArgs {
 
     #[command(flatten)]
     how: ViewArgs,
+
+    /// How long the kernel may keep names and attributes; only right while nobody changes the
+    /// volume but through its single view
+    #[arg(long, default_value = "0s", value_parser = duration, value_name = "TIME")]
+    #[arg(help_heading = "Mount")]
+    keep_names: Duration,
 
     /// What fault decisions follow from [default: drawn and printed]
     #[arg(long, value_name = "N", help_heading = "Mount")]
@@ -114,6 +122,7 @@ pub(super) fn execute(args: &MountArgs) -> anyhow::Result<Exit> {
         locks: args.how.locks,
         data: args.how.data,
         threads: args.how.threads.into(),
+        keep_names: args.keep_names,
     }) {
         Ok(mounted) => mounted,
         Err(error) => {

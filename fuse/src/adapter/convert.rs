@@ -10,9 +10,6 @@ use crate::caller::Caller;
 use crate::fs::{Found, When, Xattr};
 use crate::limits;
 
-/// Nothing is cached: what changed behind the view's back is seen at once.
-pub(super) const NO_TTL: Duration = Duration::ZERO;
-
 pub(super) fn caller(request: &Request) -> Caller {
     Caller { uid: request.uid(), gid: request.gid(), tid: request.pid() }
 }
@@ -30,9 +27,10 @@ pub(super) fn empty(reply: fuser::ReplyEmpty, result: Result<(), Errno>) {
     }
 }
 
-pub(super) fn entry(reply: fuser::ReplyEntry, found: Result<Found, Errno>) {
+/// Answers with a name that the kernel may keep for so long.
+pub(super) fn entry(reply: fuser::ReplyEntry, keep: Duration, found: Result<Found, Errno>) {
     match found {
-        Ok(found) => reply.entry(&NO_TTL, &attr(found.file.node, &found.stat), Generation(0)),
+        Ok(found) => reply.entry(&keep, &attr(found.file.node, &found.stat), Generation(0)),
         Err(error) => reply.error(errno(error)),
     }
 }

@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use fuser::{BackingId, FileHandle, FopenFlags, Generation, INodeNo, OpenFlags, Request};
 use rustix::fs::Stat;
+use rustix::io::Errno;
 
 use super::Adapter;
-use super::convert::{NO_TTL, attr, caller, errno};
+use super::convert::{attr, caller, errno};
 use crate::call::Call;
 use crate::caller::{Caller, register_for};
-use crate::caps::DataPath;
+use crate::caps::{DataPath, why_impassable};
 use crate::fs::{NewMode, NodeId};
 
 impl Adapter {
@@ -30,7 +31,10 @@ impl Adapter {
         self.count_on(&file, Call::Open);
         let stat = rustix::fs::fstat(&backing).ok();
         let register = || reply.open_backing(backing.as_fd());
-        let id = self.route(caller(request), node.0, stat.as_ref(), register);
+        let id = match self.route(caller(request), node.0, stat.as_ref(), register) {
+            Ok(id) => id,
+            Err(error) => return reply.error(errno(error)),
+        };
         let handle = FileHandle(self.view().publish(file, backing));
         match id {
             Some(id) => reply.opened_passthrough(handle, FopenFlags::empty(), &id),
@@ -55,15 +59,22 @@ impl Adapter {
         self.count_on(&found.file, Call::Create);
         let node = found.file.node;
         let register = || reply.open_backing(backing.as_fd());
-        let id = self.route(caller(request), node, Some(&found.stat), register);
+        let id = match self.route(caller(request), node, Some(&found.stat), register) {
+            Ok(id) => id,
+            Err(error) => {
+                // The kernel is not told of the inode, so it will not be heard to forget it.
+                self.view().forget(node, 1);
+                return reply.error(errno(error));
+            }
+        };
         let (attr, generation) = (attr(node, &found.stat), Generation(0));
         let handle = FileHandle(self.view().publish(found.file, backing));
         if let Some(id) = id {
             let none = FopenFlags::empty();
-            reply.created_passthrough(&NO_TTL, &attr, generation, handle, none, &id);
+            reply.created_passthrough(&self.keep, &attr, generation, handle, none, &id);
         } else {
             let flags = self.shared.path.get().open_flags();
-            reply.created(&NO_TTL, &attr, generation, handle, flags);
+            reply.created(&self.keep, &attr, generation, handle, flags);
         }
     }
 
@@ -72,29 +83,33 @@ impl Adapter {
     ///
     /// A setuid file does not pass through: whether its bits are dropped depends on who writes,
     /// and the kernel would write it in the daemon's name. Nor do opens of one file go different
-    /// ways, for the kernel fails them.
+    /// ways, for the kernel fails them. A file that should pass through and cannot is not opened:
+    /// the views would no longer share its memory, and nobody would know.
     fn route(
         &self,
         caller: Caller,
         node: NodeId,
         stat: Option<&Stat>,
         register: impl FnOnce() -> std::io::Result<BackingId>,
-    ) -> Option<Arc<BackingId>> {
+    ) -> Result<Option<Arc<BackingId>>, Errno> {
         self.backings.open(node, || {
             let setid = stat.is_some_and(|stat| stat.st_mode & 0o6000 != 0);
             if setid || self.shared.path.get() != DataPath::Passthrough {
-                return None;
+                return Ok(None);
             }
-            register_for(caller, register).map_err(|error| self.fall_back(&error)).ok()
+            register_for(caller, register).map(Some).map_err(|error| self.impassable(node, &error))
         })
     }
 
-    fn fall_back(&self, error: &std::io::Error) {
-        if self.shared.path.set(DataPath::Direct) {
-            let reason = format!("the kernel cannot pass through to this volume: {error}");
-            tracing::warn!(view = self.view().number, "{reason}; using direct I/O");
-            // Set once; a second thread that comes here at the same time says the same.
-            let _ = self.shared.fallback.set(reason);
-        }
+    fn impassable(&self, node: NodeId, error: &std::io::Error) -> Errno {
+        let file = self.view().node(node).map(|file| file.name()).unwrap_or_default();
+        tracing::error!(
+            view = self.view().number,
+            file,
+            "not opened, because the kernel cannot pass through to this file ({}); mount with \
+             --data direct",
+            why_impassable(error)
+        );
+        Errno::IO
     }
 }

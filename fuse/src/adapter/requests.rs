@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use fuser::{LockOwner, OpenFlags, Request};
+use fuser::{LockOwner, OpenFlags, Request, WriteFlags};
 use rustix::io::Errno;
 
 use super::Adapter;
@@ -12,19 +12,21 @@ use crate::call::Call;
 use crate::caller::{Caller, act_as};
 use crate::engine::{Reply, SyncKind, Syncable, Wait};
 use crate::fault::Site;
-use crate::fs::{Handle, OpenHow, Place, View, VolumeFile};
+use crate::fs::{Handle, OpenHow, Place, Short, View, VolumeFile};
 use crate::ledger::{Owner, Range};
 use crate::locks::{Wish, kind_of};
 use crate::sqlite::FileRole;
+use crate::vigil::Turn;
 
 impl Adapter {
     pub(super) fn view(&self) -> &View {
         &self.shared.view
     }
 
-    /// Counts a call that no rule looks at.
-    pub(super) fn count(&self, call: Call) {
+    /// Counts a call that no rule looks at. It lasts until the turn is dropped.
+    pub(super) fn count(&self, call: Call) -> Turn<'_> {
         self.shared.counts.count(FileRole::Other, call);
+        self.vigil.turn()
     }
 
     pub(super) fn count_on(&self, file: &VolumeFile, call: Call) {
@@ -54,6 +56,7 @@ impl Adapter {
         offset: u64,
         data: &[u8],
         flags: OpenFlags,
+        write_flags: WriteFlags,
     ) -> Result<usize, Errno> {
         let handle = self.view().handle(handle)?;
         self.count_on(&handle.file, Call::Write);
@@ -62,7 +65,10 @@ impl Adapter {
             && self.shared.path.get().open_how() == OpenHow::AsAsked;
         let place = if appends { Place::End } else { Place::At(offset) };
         // As the caller, so that setuid bits are dropped and quotas minded as they should be.
-        act_as(caller(request), || handle.write(place, data))
+        // The kernel does not look at how many of its own pages were written.
+        let cached = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
+        let short = if cached { Short::IsAnError } else { Short::Told };
+        act_as(caller(request), || handle.write(place, short, data))
     }
 
     /// The one `ioctl` that is known: the inode flags, as `lsattr` shows them. To set them the

@@ -37,6 +37,15 @@ pub(crate) enum Place {
     End,
 }
 
+/// What it means that a write took only some of its bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Short {
+    /// The writer is told how many, and asks again for the rest.
+    Told,
+    /// The writer takes it for the whole: the error that ended it must be told instead.
+    IsAnError,
+}
+
 /// How the backing file must be opened for the data path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OpenHow {
@@ -143,9 +152,9 @@ impl Handle {
         Ok(data)
     }
 
-    /// Writes as much as the backing file takes, at least one byte: at the offset, or at the end,
-    /// wherever that is by now.
-    pub(crate) fn write(&self, place: Place, data: &[u8]) -> Result<usize> {
+    /// Writes at the offset, or at the end, wherever that is by now: as much as the backing file
+    /// takes, at least one byte.
+    pub(crate) fn write(&self, place: Place, short: Short, data: &[u8]) -> Result<usize> {
         let mut written = 0;
         while written < data.len() {
             let rest = &data[written..];
@@ -160,7 +169,7 @@ impl Handle {
                 Ok(0) => break,
                 Ok(count) => written += count,
                 Err(Errno::INTR) => {}
-                Err(_) if written > 0 => break,
+                Err(_) if written > 0 && short == Short::Told => break,
                 Err(error) => return Err(error),
             }
         }

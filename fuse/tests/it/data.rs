@@ -141,3 +141,31 @@ fn another_views_write_is_read_at_once() {
         assert_eq!(u64::from_le_bytes(back), round);
     }
 }
+
+#[test]
+fn a_file_that_cannot_pass_through_is_not_opened_another_way() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let Some(rig) = views(2, vec![]) else { return };
+    // Passthrough ends at a stacked file system, and the volume may have one below it.
+    let [below, over] = ["lower", "over"].map(|name| rig.volume(name));
+    for directory in [&below, &over, &rig.volume("upper"), &rig.volume("work")] {
+        std::fs::create_dir(directory).unwrap();
+    }
+    std::fs::write(below.join("f"), "data").unwrap();
+    let layers = ["lower", "upper", "work"].map(|name| rig.volume(name).display().to_string());
+    let options = format!("lowerdir={},upperdir={},workdir={}", layers[0], layers[1], layers[2]);
+    let none = nix::mount::MsFlags::empty();
+    nix::mount::mount(Some("overlay"), &over, Some("overlay"), none, Some(&*options)).unwrap();
+    let read = std::fs::read(rig.view(1, "over/f"));
+    let made = std::fs::write(rig.view(1, "over/new"), "x");
+    let beside = std::fs::write(rig.view(1, "beside"), "x");
+    // The daemon has directories of it open.
+    nix::mount::umount2(&over, nix::mount::MntFlags::MNT_DETACH).unwrap();
+    for refused in [read.map(|_| ()), made] {
+        assert_eq!(refused.unwrap_err().raw_os_error(), Some(nix::libc::EIO));
+    }
+    beside.unwrap();
+    assert_eq!(rig.report().views[0].data, DataPath::Passthrough);
+}

@@ -165,6 +165,7 @@ fn lock_faults_need_forwarded_locks() {
         locks: LockMode::Local,
         data: walbanger_fuse::DataChoice::Best,
         threads: 1,
+        keep_names: Duration::ZERO,
     })
     .unwrap_err();
     assert!(matches!(&refused, MountError::Plan(PlanError::LocksAreLocal(_))), "{refused}");

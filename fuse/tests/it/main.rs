@@ -4,10 +4,13 @@
 #![allow(clippy::unwrap_used)]
 
 mod data;
+mod errors;
 mod faults;
 mod lifetime;
 mod locks;
+mod model;
 mod names;
 mod others;
 mod rig;
 mod same;
+mod sequences;

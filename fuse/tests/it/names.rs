@@ -4,11 +4,13 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, symlink};
 use std::process::Command;
+use std::time::Duration;
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
+use walbanger_fuse::{DataChoice, LockMode, MountError, MountOptions, Plan, mount};
 
-use crate::rig::{open, views};
+use crate::rig::{open, rig, views};
 
 #[test]
 fn names_of_all_kinds_are_made_listed_and_removed() {
@@ -172,4 +174,38 @@ fn new_files_belong_to_the_caller() {
     assert_eq!(std::fs::metadata(rig.volume("group/f")).unwrap().gid(), root_group, "setgid");
     assert!(!as_nobody("echo x >closed/f"), "no right to write there");
     assert!(!rig.volume("closed/f").exists());
+}
+
+#[test]
+fn kept_names_cost_no_calls_and_are_for_a_single_view() {
+    let keep = Duration::from_secs(3600);
+    let Some(rig) = rig(1, |options| options.keep_names = keep) else { return };
+    std::fs::write(rig.view(1, "f"), "four").unwrap();
+    let stat = || std::fs::metadata(rig.view(1, "f")).unwrap().len();
+    assert_eq!(stat(), 4);
+    let calls = || {
+        let calls = rig.report().calls();
+        ["lookup", "getattr"].map(|call| calls.get(call).copied().unwrap_or(0))
+    };
+    let before = calls();
+    for _ in 0..100 {
+        assert_eq!(stat(), 4);
+    }
+    assert_eq!(calls(), before);
+    // What comes through the view is seen as ever.
+    std::fs::write(rig.view(1, "f"), "fourteen").unwrap();
+    assert_eq!(stat(), 8);
+    std::fs::rename(rig.view(1, "f"), rig.view(1, "g")).unwrap();
+    assert!(std::fs::metadata(rig.view(1, "f")).is_err());
+
+    let options = MountOptions {
+        volume: rig.volume(""),
+        views: ["a", "b"].map(|name| rig.dir().join(name)).to_vec(),
+        plan: Plan::default(),
+        locks: LockMode::Forward,
+        data: DataChoice::Best,
+        threads: 1,
+        keep_names: keep,
+    };
+    assert!(matches!(mount(&options), Err(MountError::NamesOfMany)));
 }

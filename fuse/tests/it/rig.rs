@@ -23,9 +23,14 @@ pub(crate) fn have_fuse() -> bool {
     let Err(reason) = require_fuse() else { return true };
     let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     assert!(!set("CI") && !set("WALBANGER_REQUIRE_FUSE"), "FUSE is required here: {reason}");
-    let mut stderr = std::io::stderr().lock();
-    writeln!(stderr, "SKIPPED: no FUSE on this machine: {reason}").unwrap();
+    skip(&format!("no FUSE on this machine: {reason}"));
     false
+}
+
+/// Says that a test cannot do its work here.
+pub(crate) fn skip(why: &str) {
+    let mut stderr = std::io::stderr().lock();
+    writeln!(stderr, "SKIPPED: {why}").unwrap();
 }
 
 /// A volume with some views on it.
@@ -59,6 +64,7 @@ pub(crate) fn rig(count: usize, change: impl FnOnce(&mut MountOptions)) -> Optio
         locks: LockMode::Forward,
         data: DataChoice::Best,
         threads: 1,
+        keep_names: Duration::ZERO,
     };
     change(&mut options);
     let mounted = Some(mount(&options).unwrap_or_else(|error| panic!("{error}")));
