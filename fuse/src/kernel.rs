@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use fuser::{Config, MountOption, Session, SessionACL};
 use nix::mount::{MntFlags, MsFlags, umount2};
@@ -133,22 +133,16 @@ pub(crate) enum Unmounted {
     Detached,
 }
 
-/// Unmounts a view; lazily, and with a warning, if files on it are open.
+/// Unmounts a view; lazily if files on it are open.
 pub(crate) fn unmount(view: &Path) -> Unmounted {
     if !is_root() {
-        let unmounted =
-            Command::new("fusermount3").args(["-u", "-q", "-z", "--"]).arg(view).status();
-        if !unmounted.is_ok_and(|status| status.success()) && is_our_mount(view) {
-            tracing::warn!(view = %view.display(), "fusermount3 could not unmount the view");
-        }
-        // It detaches, and does not tell whether there was need to.
-        return Unmounted::Detached;
+        return unmount_as_user(view);
     }
     match umount2(view, MntFlags::UMOUNT_NOFOLLOW) {
         // EINVAL: somebody else unmounted it in the meantime.
         Ok(()) | Err(nix::errno::Errno::EINVAL) => Unmounted::Gone,
         Err(error) => {
-            tracing::warn!(view = %view.display(), %error, "in use; detaching the view instead");
+            tracing::debug!(view = %view.display(), %error, "in use; detaching the view instead");
             let flags = MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW;
             if let Err(error) = umount2(view, flags) {
                 tracing::error!(view = %view.display(), %error, "could not unmount the view");
@@ -156,6 +150,20 @@ pub(crate) fn unmount(view: &Path) -> Unmounted {
             Unmounted::Detached
         }
     }
+}
+
+fn unmount_as_user(view: &Path) -> Unmounted {
+    let fusermount = |options: &[&str]| {
+        Command::new("fusermount3").args(options).arg("--").arg(view).stderr(Stdio::null()).status()
+    };
+    if fusermount(&["-u"]).is_ok_and(|status| status.success()) || !is_our_mount(view) {
+        return Unmounted::Gone;
+    }
+    let detached = fusermount(&["-u", "-z"]).is_ok_and(|status| status.success());
+    if !detached && is_our_mount(view) {
+        tracing::error!(view = %view.display(), "fusermount3 could not unmount the view");
+    }
+    Unmounted::Detached
 }
 
 /// Clears a mountpoint whose daemon is dead. Returns whether there was one.

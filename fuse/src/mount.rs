@@ -102,6 +102,8 @@ struct MountedView {
     path: PathBuf,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
+    /// Whether it had to be detached, because files on it were open.
+    detached: bool,
 }
 
 /// Mounts every view, or none.
@@ -170,7 +172,7 @@ impl Fresh {
         };
         let name = format!("view-{}", shared.view.number);
         match std::thread::Builder::new().name(name).spawn(serve) {
-            Ok(thread) => Ok(MountedView { path, shared, thread: Some(thread) }),
+            Ok(thread) => Ok(MountedView { path, shared, thread: Some(thread), detached: false }),
             Err(error) => {
                 kernel::unmount(&path);
                 Err(MountError::Kernel { view: path, reason: format!("no thread: {error}") })
@@ -248,7 +250,9 @@ impl Mounted {
     pub fn report(&self) -> Report {
         let views = self.views.iter().map(|view| {
             let Shared { view: fs, counts, path, fallback } = &*view.shared;
-            report::ViewReport::new(fs.number, &view.path, path.get(), fallback.get(), counts)
+            let (data, fallback) = (path.get(), fallback.get());
+            let report = report::ViewReport::new(fs.number, &view.path, data, fallback, counts);
+            report::ViewReport { detached: view.detached, ..report }
         });
         Report::new(self.started, self.locks, views.collect(), &self.engine)
     }
@@ -266,7 +270,9 @@ impl Mounted {
         for view in &mut self.views {
             let Some(thread) = view.thread.take() else { continue };
             // Whatever is mounted where a view was unmounted from outside is not ours.
-            if thread.is_finished() || kernel::unmount(&view.path) == Unmounted::Gone {
+            view.detached =
+                !thread.is_finished() && kernel::unmount(&view.path) == Unmounted::Detached;
+            if !view.detached {
                 gone.push(thread);
             }
         }

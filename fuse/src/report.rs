@@ -43,6 +43,9 @@ pub struct ViewReport {
     pub data: DataPath,
     /// Why data does not pass through the kernel, where it does not.
     pub fallback: Option<String>,
+    /// Whether files on it were open at the end: it is gone from its place, and ends when the last
+    /// of them is closed.
+    pub detached: bool,
     /// Calls by kind; kinds without calls are left out.
     pub calls: BTreeMap<String, u64>,
 }
@@ -65,6 +68,7 @@ impl ViewReport {
             path: path.to_string_lossy().into_owned(),
             data,
             fallback: fallback.cloned(),
+            detached: false,
             calls,
         }
     }

@@ -9,7 +9,7 @@ use clap::Args;
 use crossbeam_channel::select;
 use serde::Serialize;
 use walbanger_fuse::{
-    DataPath, DoubleGrant, LockMode, MountError, MountOptions, Mounted, Report, ViewReport,
+    DataPath, DoubleGrant, LockMode, MountError, MountOptions, Mounted, Plan, Report, ViewReport,
 };
 
 use super::faults::{FaultArgs, ViewArgs};
@@ -90,7 +90,7 @@ struct Ready {
 struct Document {
     #[serde(flatten)]
     head: Head,
-    plan: walbanger_fuse::Plan,
+    plan: Plan,
     #[serde(flatten)]
     report: Report,
 }
@@ -147,17 +147,28 @@ pub(super) fn execute(args: &MountArgs) -> anyhow::Result<Exit> {
         output::line(&greeting(args, &mounted, &plan))?;
     }
     let why = wait(&mounted, &stop);
-    let report = mounted.unmount();
+    tell(args, seed, plan, mounted.unmount())?;
+    Ok(match why {
+        Some(Stop::Signal(signal)) => Exit::Signal(signal),
+        _ => Exit::Clean,
+    })
+}
+
+/// Says what the mount saw and did.
+fn tell(args: &MountArgs, seed: Seed, plan: Plan, report: Report) -> anyhow::Result<()> {
+    for view in report.views.iter().filter(|view| view.detached) {
+        program::complain(&format!(
+            "files on {} were still open: it is detached, and ends when the last is closed",
+            view.path
+        ));
+    }
     if args.json {
         let head = Head::new("walbanger-mount", "mount", seed);
         output::line(&serde_json::to_string(&Document { head, plan, report })?)?;
     } else {
         output::line(&summary(&report))?;
     }
-    Ok(match why {
-        Some(Stop::Signal(signal)) => Exit::Signal(signal),
-        _ => Exit::Clean,
-    })
+    Ok(())
 }
 
 /// Several views are one memory only where the kernel passes through.

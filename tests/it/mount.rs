@@ -41,6 +41,20 @@ fn umount_from_outside_ends_it() {
 }
 
 #[test]
+fn a_view_in_use_is_detached_and_that_is_said() {
+    let Some(rig) = Rig::new() else { return };
+    let mut mount = rig.mount(2, &[]);
+    let open = fs::File::create(rig.path("view2/file")).unwrap();
+    mount.signal(Signal::SIGTERM);
+    let ended = mount.finish();
+    drop(open);
+    let said: Vec<_> = ended.stderr.lines().collect();
+    let [line] = said[..] else { panic!("{ended:?}") };
+    assert!(line.contains("view2 were still open: it is detached"), "{line}");
+    assert_eq!(rig.mounts().len(), 0);
+}
+
+#[test]
 fn the_document_follows_the_schema() {
     let Some(rig) = Rig::new() else { return };
     let mut command = walbanger();
