@@ -1,6 +1,7 @@
 //! The command line: what can be asked for, and what it says about itself. No input or output.
 
 mod compare;
+mod doctor;
 mod faults;
 mod judge;
 mod logging;
@@ -65,6 +66,8 @@ pub enum Command {
     Mount(mount::MountArgs),
     /// Run clean and faulted arms side by side and give a verdict
     Compare(Box<compare::CompareArgs>),
+    /// What this machine and a directory can and cannot do, and what helps
+    Doctor(doctor::DoctorArgs),
     /// Try to get a lock: exit status 0 got it, 1 did not
     #[command(hide = true)]
     LockProbe(probe::LockProbeArgs),

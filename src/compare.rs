@@ -9,7 +9,6 @@ mod report;
 mod statistics;
 mod trial;
 mod verdict;
-mod workplace;
 
 use std::fmt;
 use std::fs;
@@ -25,9 +24,9 @@ use crate::ids::Seed;
 use crate::place;
 use crate::selftest::{Unproven, prove_apart};
 use crate::stop::Stop;
+use crate::workplace::{Workplace, is_workplace};
 use daemon::{Daemon, DaemonPlan};
 use trial::Place;
-use workplace::Workplace;
 
 pub use error::CompareError;
 pub use launcher::Launcher;
@@ -35,7 +34,6 @@ pub use report::{Arm, Comparison, Document};
 pub use statistics::Estimate;
 pub use trial::Trial;
 pub use verdict::{ALPHA, Answer, needs_power_cut};
-pub use workplace::is_temporary;
 
 /// An arm's name.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
@@ -333,7 +331,7 @@ fn on_volume(volume: &Path) -> Result<Workplace, CompareError> {
     let entries = fs::read_dir(&volume).map_err(CompareError::io(&volume))?;
     for entry in entries {
         let path = entry.map_err(CompareError::io(&volume))?.path();
-        if !workplace::is_workplace(&path) && !path.ends_with("lost+found") {
+        if !is_workplace(&path) && !path.ends_with("lost+found") {
             return Err(refused("not empty; --volume names an empty directory"));
         }
     }

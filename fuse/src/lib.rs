@@ -17,6 +17,7 @@
 //!     locks: LockMode::Forward,
 //!     data: DataChoice::Best,
 //!     threads: 1,
+//!     keep_names: std::time::Duration::ZERO,
 //! })?;
 //! // ... use /mnt/a and /mnt/b ...
 //! println!("{:?}", mounted.unmount().calls());

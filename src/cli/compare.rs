@@ -16,13 +16,14 @@ use crate::bang::BangError;
 use crate::codes;
 use crate::compare::{
     self, Answer, Arm, ArmName, Bare, CompareError, Comparison, Config, Launcher, Step, StopRule,
-    Trial, Trials, is_temporary, needs_power_cut,
+    Trial, Trials, needs_power_cut,
 };
 use crate::exit::Exit;
 use crate::ids::{ReplicaName, Seed};
 use crate::output;
 use crate::stop;
 use crate::sys;
+use crate::workplace::is_temporary;
 
 const EXAMPLES: &str = "\
 Examples:

@@ -5,6 +5,7 @@ mod cli;
 mod compare;
 mod containers;
 mod docker;
+mod doctor;
 mod history;
 mod mount;
 mod output;

@@ -1,4 +1,4 @@
-//! A directory of its own for a comparison, locked while it is in use and cleared away after it:
+//! A directory of its own for what mounts views, locked while it is in use and cleared away after it:
 //! by its owner, or, if that was killed, by the next one.
 
 use std::fs::{self, File};
@@ -19,14 +19,14 @@ const MARK: &[u8] = b"walbanger compare\n";
 
 /// A directory that goes when it is dropped.
 #[derive(Debug)]
-pub(super) struct Workplace {
+pub(crate) struct Workplace {
     path: PathBuf,
     _lock: Flock<File>,
 }
 
 impl Workplace {
     /// Makes one below `parent`, after clearing away what dead owners left there.
-    pub(super) fn below(parent: &Path) -> io::Result<Self> {
+    pub(crate) fn below(parent: &Path) -> io::Result<Self> {
         sweep(parent);
         let path = mkdtemp(&parent.join(format!("{PREFIX}XXXXXX")))?;
         // Locked before it has the name that others look for: nobody can take it for abandoned.
@@ -40,12 +40,12 @@ impl Workplace {
 
     /// The directory.
     #[must_use]
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Makes a directory in it.
-    pub(super) fn directory(&self, name: &str) -> io::Result<PathBuf> {
+    pub(crate) fn directory(&self, name: &str) -> io::Result<PathBuf> {
         let path = self.path.join(name);
         fs::create_dir_all(&path)?;
         Ok(path)
@@ -60,13 +60,13 @@ impl Drop for Workplace {
 
 /// Whether this is the name of a workplace.
 #[must_use]
-pub(super) fn is_workplace(path: &Path) -> bool {
+pub(crate) fn is_workplace(path: &Path) -> bool {
     path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(PREFIX))
 }
 
 /// Whether a path lies in a workplace among the temporary files.
 #[must_use]
-pub fn is_temporary(path: &Path) -> bool {
+pub(crate) fn is_temporary(path: &Path) -> bool {
     let temporary = std::env::temp_dir();
     path.ancestors().any(|part| part.parent() == Some(&temporary) && is_workplace(part))
 }
