@@ -11,8 +11,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    BsdFileFlags, CopyFileRangeFlags, FileHandle, FopenFlags, INodeNo, KernelConfig, LockOwner,
-    OpenFlags, RenameFlags, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, CopyFileRangeFlags, FileHandle, FopenFlags, Generation, INodeNo, KernelConfig,
+    LockOwner, OpenFlags, RenameFlags, Request, TimeOrNow, WriteFlags,
 };
 use rustix::io::Errno;
 
@@ -22,7 +22,7 @@ use requests::Ask;
 use crate::backing::Backings;
 use crate::call::{Call, CallCounts};
 use crate::caps::{CurrentPath, DataChoice, DataPath, LockMode, negotiate};
-use crate::engine::{Engine, Reply, SyncKind, Syncable, Wait};
+use crate::engine::{Engine, SyncKind, Syncable, Wait};
 use crate::fs::{Change, Handle, NewMode, View};
 use crate::ledger::Range;
 use crate::locks::kind_number;
@@ -54,8 +54,9 @@ pub(crate) struct Adapter {
 
 impl fuser::Filesystem for Adapter {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
-        let path = negotiate(config, self.choice, self.locks, self.view().volume.has_acls())
-            .map_err(std::io::Error::other)?;
+        let path =
+            negotiate(config, self.choice, self.locks, self.keep, self.view().volume.has_acls())
+                .map_err(std::io::Error::other)?;
         self.shared.path.set(path);
         if path != DataPath::Passthrough && self.choice == DataChoice::Best {
             let _ = self.shared.fallback.set("this kernel has no passthrough".to_owned());
@@ -314,7 +315,7 @@ impl fuser::Filesystem for Adapter {
         match self.file_to_sync(handle.0, kind) {
             Ok((role, what)) => {
                 let verdict = self.judge(role, call);
-                let reply: Reply = Box::new(move |result| empty(reply, result));
+                let reply = move |result| empty(reply, result);
                 self.engine.sync(verdict, what, request.pid(), reply);
             }
             Err(error) => reply.error(errno(error)),
@@ -348,6 +349,25 @@ impl fuser::Filesystem for Adapter {
         }
     }
 
+    fn readdirplus(
+        &self,
+        _: &Request,
+        node: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        mut reply: fuser::ReplyDirectoryPlus,
+    ) {
+        let _turn = self.count(Call::Readdirplus);
+        let mut add = |id, next, name: &OsStr, attr: &fuser::FileAttr| {
+            reply.add(INodeNo(id), next, name, &self.keep, attr, Generation(0))
+        };
+        let read = self.list_with_files(node.0, handle.0, offset, &mut add);
+        match read {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
     fn releasedir(
         &self,
         _: &Request,
@@ -373,7 +393,7 @@ impl fuser::Filesystem for Adapter {
         match self.view().directory_descriptor(handle.0) {
             Ok(descriptor) => {
                 let verdict = self.judge(FileRole::Other, Call::Fsyncdir);
-                let reply: Reply = Box::new(move |result| empty(reply, result));
+                let reply = move |result| empty(reply, result);
                 self.engine.sync(verdict, Syncable::Directory(descriptor), request.pid(), reply);
             }
             Err(error) => reply.error(errno(error)),

@@ -66,6 +66,8 @@ calls! {
     Fallocate "fallocate",
     Lseek "lseek",
     CopyFileRange "copy_file_range",
+    // New kinds come last: the number of a kind is part of each fault decision.
+    Readdirplus "readdirplus",
 }
 
 impl Serialize for Call {

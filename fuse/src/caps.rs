@@ -1,6 +1,7 @@
 //! What is asked of the kernel at mount time, and the data path that follows from its answer.
 
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
 
 use fuser::{FopenFlags, InitFlags, KernelConfig};
 use serde::{Deserialize, Serialize};
@@ -111,6 +112,7 @@ pub(crate) fn negotiate(
     config: &mut KernelConfig,
     choice: DataChoice,
     locks: LockMode,
+    keep_names: Duration,
     acls: bool,
 ) -> Result<DataPath, String> {
     let can = config.capabilities();
@@ -123,6 +125,10 @@ pub(crate) fn negotiate(
     // Never FUSE_FLOCK_LOCKS: fuser cannot tell a flock from a record lock.
     if locks == LockMode::Forward {
         wanted |= InitFlags::FUSE_POSIX_LOCKS;
+    }
+    if !keep_names.is_zero() {
+        // What a directory is read with is worth having only if it is kept.
+        wanted |= InitFlags::FUSE_DO_READDIRPLUS | InitFlags::FUSE_READDIRPLUS_AUTO;
     }
     if acls {
         // The kernel then minds ACLs in its access checks, and leaves the umask to us, because a

@@ -23,8 +23,11 @@ use crate::reorder::{Key, Pushed, Reorder};
 /// The longest that a reordered effect stays behind its answer.
 const REORDER_DEADLINE: Duration = Duration::from_millis(50);
 
-/// The answer to a call whose result is success or an errno.
-pub(crate) type Reply = Box<dyn FnOnce(Result<()>) + Send>;
+/// The answer to a call whose result is success or an errno. Whatever can be called, so that it is
+/// put on the heap for those calls only that wait.
+pub(crate) trait Reply: FnOnce(Result<()>) + Send + 'static {}
+
+impl<T: FnOnce(Result<()>) + Send + 'static> Reply for T {}
 
 /// A rule that fires on a call, and what it does; `None` lets the call pass.
 pub(crate) type Verdict = Option<(RuleIndex, Effect)>;
@@ -105,7 +108,13 @@ impl Engine {
     }
 
     /// Makes something durable, late, or not at all, and answers.
-    pub(crate) fn sync(self: &Arc<Self>, verdict: Verdict, what: Syncable, tid: u32, reply: Reply) {
+    pub(crate) fn sync(
+        self: &Arc<Self>,
+        verdict: Verdict,
+        what: Syncable,
+        tid: u32,
+        reply: impl Reply,
+    ) {
         match verdict {
             None => self.parking.offload(move || reply(what.sync())),
             Some((_, Effect::Delay(delay))) => {
@@ -130,7 +139,7 @@ impl Engine {
         file: &Arc<VolumeFile>,
         wish: Wish,
         wait: Wait,
-        reply: Reply,
+        reply: impl Reply,
     ) {
         match verdict {
             None => self.take(file, wish, wait, reply),
@@ -154,7 +163,7 @@ impl Engine {
         }
     }
 
-    fn take(self: &Arc<Self>, file: &Arc<VolumeFile>, wish: Wish, wait: Wait, reply: Reply) {
+    fn take(self: &Arc<Self>, file: &Arc<VolumeFile>, wish: Wish, wait: Wait, reply: impl Reply) {
         let open = || self.volume.open_for_locks(file);
         match wait {
             Wait::Never => {

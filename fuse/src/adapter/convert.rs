@@ -74,6 +74,27 @@ pub(super) fn attr(node: u64, stat: &Stat) -> FileAttr {
     }
 }
 
+/// The attributes of a directory's entry that is told without its inode.
+pub(super) fn nameless(ino: u64, of: rustix::fs::FileType) -> FileAttr {
+    FileAttr {
+        ino: INodeNo(ino),
+        size: 0,
+        blocks: 0,
+        atime: UNIX_EPOCH,
+        mtime: UNIX_EPOCH,
+        ctime: UNIX_EPOCH,
+        crtime: UNIX_EPOCH,
+        kind: kind(of),
+        perm: 0,
+        nlink: 0,
+        uid: 0,
+        gid: 0,
+        rdev: 0,
+        blksize: 0,
+        flags: 0,
+    }
+}
+
 pub(super) fn kind(kind: rustix::fs::FileType) -> FileType {
     use rustix::fs::FileType as Kind;
     match kind {

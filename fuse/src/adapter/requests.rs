@@ -1,16 +1,18 @@
 //! What an adapter does with a request before and after the file system: count it, judge it, find
 //! what its numbers stand for.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 
 use fuser::{LockOwner, OpenFlags, Request, WriteFlags};
 use rustix::io::Errno;
 
 use super::Adapter;
-use super::convert::{caller, empty, errno};
+use super::convert::{attr, caller, empty, errno, nameless};
 use crate::call::Call;
 use crate::caller::{Caller, act_as};
-use crate::engine::{Reply, SyncKind, Syncable, Wait};
+use crate::engine::{SyncKind, Syncable, Wait};
 use crate::fault::Site;
 use crate::fs::{Handle, OpenHow, Place, Short, View, VolumeFile};
 use crate::ledger::{Owner, Range};
@@ -71,6 +73,31 @@ impl Adapter {
         act_as(caller(request), || handle.write(place, short, data))
     }
 
+    /// Lists a directory, each entry with its inode and attributes, until `add` says that there is
+    /// no more room.
+    pub(super) fn list_with_files(
+        &self,
+        node: u64,
+        handle: u64,
+        offset: u64,
+        add: &mut dyn FnMut(u64, u64, &OsStr, &fuser::FileAttr) -> bool,
+    ) -> Result<(), Errno> {
+        self.view().readdir(handle, offset, |entry| {
+            let name = OsStr::from_bytes(entry.name);
+            // Without an inode it is a name only: a dot, or a file that has gone since.
+            let found = self.view().lookup(node, name).ok();
+            let (id, attr) = match &found {
+                Some(found) => (found.file.node, attr(found.file.node, &found.stat)),
+                None => (0, nameless(entry.ino, entry.kind)),
+            };
+            let full = add(id, entry.next, name, &attr);
+            if full && found.is_some() {
+                self.view().forget(id, 1);
+            }
+            !full
+        })
+    }
+
     /// The one `ioctl` that is known: the inode flags, as `lsattr` shows them. To set them the
     /// kernel asks for more than a daemon can know of every file system.
     pub(super) fn inode_flags(&self, node: u64, command: u32) -> Result<[u8; 4], Errno> {
@@ -91,7 +118,7 @@ impl Adapter {
         if let Some(kind) = kind_of(kind) {
             let verdict = self.judge(file.role(), Call::Lock);
             let wish = Wish { owner, range, kind, tid, handle };
-            let reply: Reply = Box::new(move |result| empty(reply, result));
+            let reply = move |result| empty(reply, result);
             self.engine.lock(verdict, &file, wish, wait, reply);
         } else {
             self.count_on(&file, Call::Unlock);

@@ -198,6 +198,18 @@ fn kept_names_cost_no_calls_and_are_for_a_single_view() {
     std::fs::rename(rig.view(1, "f"), rig.view(1, "g")).unwrap();
     assert!(std::fs::metadata(rig.view(1, "f")).is_err());
 
+    let many: Vec<_> = (0..300).map(|number| format!("many/f{number:03}")).collect();
+    std::fs::create_dir(rig.volume("many")).unwrap();
+    for name in &many {
+        std::fs::write(rig.volume(name), name).unwrap();
+    }
+    let listed = Command::new("ls").arg("-l").arg(rig.view(1, "many")).output().unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    assert_eq!(listed.lines().count(), 301);
+    assert!(listed.lines().skip(1).all(|line| line.split_whitespace().nth(4) == Some("9")));
+    let calls = rig.report().calls();
+    assert!(calls["readdirplus"] > 0 && calls["lookup"] < 100, "{calls:?}");
+
     let options = MountOptions {
         volume: rig.volume(""),
         views: ["a", "b"].map(|name| rig.dir().join(name)).to_vec(),
