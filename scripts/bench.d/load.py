@@ -1,13 +1,14 @@
 """One process of the SQLite load of scripts/bench.
 
-Usage: load.py writer|reader DATABASE SYNCHRONOUS SECONDS|COUNTx
+Usage: load.py writer|reader DATABASE SYNCHRONOUS SECONDS|COUNTx PAUSE
+
+The pause, in seconds, follows each read.
 
 Says "ready", waits for a line, works, says in one JSON line what it did, and waits for the end of its
 input before it closes the database: the checkpoint of the last close is no part of any measure.
 """
 
 import json
-import os
 import sqlite3
 import sys
 import time
@@ -16,7 +17,8 @@ ROWS = 1000
 
 
 def main():
-    role, path, synchronous, length = sys.argv[1:]
+    role, path, synchronous, length, pause = sys.argv[1:]
+    pause = float(pause) if role == "reader" else 0.0
     count = int(length[:-1]) if length.endswith("x") else sys.maxsize
     seconds = 1e9 if length.endswith("x") else float(length)
     database = sqlite3.connect(path, timeout=10, isolation_level=None)
@@ -42,7 +44,7 @@ def main():
     print("ready", flush=True)
     sys.stdin.readline()
 
-    before, start = os.times(), time.perf_counter()
+    spent, start = time.process_time(), time.perf_counter()
     end, now = start + seconds, start
     while now < end and done < count:
         try:
@@ -51,12 +53,14 @@ def main():
         except sqlite3.Error as error:
             errors[str(error)] = errors.get(str(error), 0) + 1
         number += 7
+        if pause:
+            time.sleep(pause)
         now = time.perf_counter()
-    after = os.times()
+    spent = time.process_time() - spent
     print(json.dumps({
         "done": done,
         "seconds": now - start,
-        "cpu": after.user - before.user + after.system - before.system,
+        "cpu": spent,
         "errors": errors,
     }), flush=True)
     sys.stdin.read()

@@ -163,8 +163,9 @@ def calls(way, row, seconds):
     return count / (now - start)
 
 
-def load(way, role, view, name, synchronous, length, children):
-    process = children.start([sys.executable, "-I", str(LOAD), role, str(view / name), synchronous, length])
+def load(way, role, view, name, synchronous, length, pause, children):
+    process = children.start([sys.executable, "-I", str(LOAD), role, str(view / name), synchronous, length,
+                              str(pause)])
     if process.stdout.readline() != "ready\n":
         children.end(process, f"a {role} on '{way.name}'")
         raise Unable(f"a {role} on '{way.name}' did not begin")
@@ -187,15 +188,15 @@ def forget(way, name):
     return None if said == "ok" else said
 
 
-def sqlite(way, row, seconds, number, children):
+def sqlite(way, row, seconds, pause, number, children):
     """Commits a second of one writer; beside them reads a second, processor seconds for each commit
     (the daemon's among them), and errors, none of which an honest file system gives."""
     synchronous, readers = SQLITE[row]
     name = f"{row}-{number}.db"
-    processes = [load(way, "writer", way.views[0], name, synchronous, str(seconds), children)]
+    processes = [load(way, "writer", way.views[0], name, synchronous, str(seconds), pause, children)]
     for reader in range(readers):
         view = way.views[reader % len(way.views)]
-        processes.append(load(way, "reader", view, name, synchronous, str(seconds), children))
+        processes.append(load(way, "reader", view, name, synchronous, str(seconds), pause, children))
     spent = way.cpu()
     for process in processes:
         process.stdin.write("\n")
@@ -229,7 +230,7 @@ def count_calls(binary, base, ways, children):
         for commits in (0, COUNTED):
             kind = Kind(f"count-{synchronous}-{commits}", "count", ours=["--json"])
             way = Way(kind, binary, base, ways)
-            process = load(way, "writer", way.views[0], "count.db", synchronous, f"{commits}x", children)
+            process = load(way, "writer", way.views[0], "count.db", synchronous, f"{commits}x", 0, children)
             process.stdin.write("\n")
             process.stdin.flush()
             process.stdout.readline()

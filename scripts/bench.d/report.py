@@ -57,6 +57,7 @@ def document(args, ways, load_before, counted, samples, beside):
         "load_before": load_before,
         "rounds": args.rounds,
         "seconds": args.seconds,
+        "pause_milliseconds": args.pause,
         "ways": [{"name": way.name, "label": way.kind.label, "note": way.kind.note,
                   "peer": way.kind.peer is not None} for way in ways],
         "rows": [
