@@ -42,8 +42,9 @@ FIO = {
     "datasync": ["--rw=write", "--bs=4k", "--fdatasync=1"],
 }
 METADATA = ["create", "stat", "readdir", "unlink"]
+CALLS = ["fstat", "lock"]
 SQLITE = {"normal": ("NORMAL", 0), "full": ("FULL", 0), "normal+3": ("NORMAL", 3), "full+3": ("FULL", 3)}
-GROUPS = {"fio": list(FIO), "metadata": METADATA, "calls": ["fstat", "lock"], "sqlite": list(SQLITE)}
+GROUPS = {"fio": list(FIO), "metadata": METADATA, "calls": CALLS, "sqlite": list(SQLITE)}
 
 
 class Children:
@@ -136,8 +137,10 @@ def metadata(way, seconds, number):
     return {call: rounds * (10 if call == "readdir" else FILES) / times[call] for call in METADATA}
 
 
-def calls(way, row, seconds):
-    """Rates of single calls, in a process of one thread; the interpreter has its share."""
+def calls(way, seconds, names=("fstat", "lock")):
+    """Rates of single calls, in a process of one thread; the interpreter has its share. They take turns
+    of a millisecond or so, because a round trip costs one thing when the daemon's processor is awake
+    and five times that when it sleeps: what is to be compared must see the same of both."""
     path = way.views[0] / "calls"
     with open(path, "w+b") as file:
         file.write(b"x" * 200)
@@ -151,16 +154,18 @@ def calls(way, row, seconds):
         def attributes():
             os.fstat(descriptor)
 
-        call = pair if row == "lock" else attributes
-        count, start = 0, time.perf_counter()
-        end, now = start + seconds, start
-        while now < end:
-            for _ in range(20):
-                call()
-            count += 20
-            now = time.perf_counter()
+        known = {"fstat": attributes, "lock": pair}
+        count, times, clock = 0, dict.fromkeys(names, 0.0), time.perf_counter
+        end = clock() + seconds
+        while count == 0 or clock() < end:
+            for name in names:
+                call, start = known[name], clock()
+                for _ in range(50):
+                    call()
+                times[name] += clock() - start
+            count += 50
     path.unlink()
-    return count / (now - start)
+    return {name: count / spent for name, spent in times.items()}
 
 
 def load(way, role, view, name, synchronous, length, pause, children):
@@ -190,9 +195,11 @@ def forget(way, name):
 
 def sqlite(way, row, seconds, pause, number, children):
     """Commits a second of one writer; beside them reads a second, processor seconds for each commit
-    (the daemon's among them), and errors, none of which an honest file system gives."""
+    (the daemon's among them), an empty round trip, and errors, none of which an honest file system gives."""
     synchronous, readers = SQLITE[row]
     name = f"{row}-{number}.db"
+    # The round trip of these very moments: before the load and after it.
+    trips = [1 / calls(way, seconds / 4, ["fstat"])["fstat"]]
     processes = [load(way, "writer", way.views[0], name, synchronous, str(seconds), pause, children)]
     for reader in range(readers):
         view = way.views[reader % len(way.views)]
@@ -205,6 +212,7 @@ def sqlite(way, row, seconds, pause, number, children):
     spent = way.cpu() - spent
     for process in processes:
         children.end(process, f"a process of the load on '{way.name}'")
+    trips.append(1 / calls(way, seconds / 4, ["fstat"])["fstat"])
     done = [json.loads(line) for line in lines]
     errors = {}
     for each in done:
@@ -218,6 +226,7 @@ def sqlite(way, row, seconds, pause, number, children):
         "rate": writer["done"] / writer["seconds"],
         "reads": sum(each["done"] / each["seconds"] for each in done[1:]),
         "cpu": (spent + sum(each["cpu"] for each in done)) / max(1, writer["done"]),
+        "trip": sum(trips) / 2,
         "errors": errors,
     }
 
