@@ -55,6 +55,7 @@ def document(args, ways, load_before, counted, samples, beside):
         "peers": version_of_peers(),
         "data": next((way.data for way in ways if way.data), None),
         "load_before": load_before,
+        "load_after": os.getloadavg()[0],
         "rounds": args.rounds,
         "seconds": args.seconds,
         "pause_milliseconds": args.pause,
@@ -103,7 +104,8 @@ def limit(samples, beside, row, name, counted):
     """What the best layer that sees every lock call could reach: the native commit, and one empty
     round trip for each of its lock calls. A round trip is what fstat takes longer than natively."""
     locks = measures.lock_calls(counted[measures.SQLITE[row][0]])
-    trips = [max(0.0, view["trip"] - native["trip"]) for view, native in zip(beside[row][name], beside[row]["native"])]
+    trips = [max(0.0, view["trip"] - native["trip"])
+             for view, native in zip(beside[row][name], beside[row]["native"])]
     native = samples[row]["native"]
     limits = [1 / (1 / rate + locks * trip) for rate, trip in zip(native, trips)]
     shares = [rate / most for rate, most in zip(samples[row][name], limits)]
@@ -143,6 +145,10 @@ def short(value):
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}"
 
 
+def native_figure(row):
+    return f"{short(statistics.median(row['samples']['native']))} {row['unit']}".replace(" /s", "/s")
+
+
 def line(cells):
     return f"| {' | '.join(cells)} |"
 
@@ -153,11 +159,10 @@ def markdown(found):
     versions = [each for each in (found["fio"], f"SQLite {found['sqlite']}", found["peers"]) if each]
     out = [f"Linux {found['kernel']}, {found['processors']} processors, {', '.join(versions)}; the views' data: "
            f"{found['data'] or '-'}. Medians of {found['rounds']} interleaved rounds of {found['seconds']:g} s; "
-           f"load before: {found['load_before']:.1f}.", "",
+           f"load before and after: {found['load_before']:.1f}, {found['load_after']:.1f}.", "",
            line(["to native; more is better", "native", *others]), "|---" * (len(names) + 1) + "|"]
     for row in found["rows"]:
-        native = f"{short(statistics.median(row['samples']['native']))} {row['unit']}".replace(" /s", "/s")
-        out.append(line([row["label"], native, *(f"{row['ratios'][name]:.2f}" for name in others)]))
+        out.append(line([row["label"], native_figure(row), *(f"{row['ratios'][name]:.2f}" for name in others)]))
     if found["cpu"]:
         cpu = found["cpu"]
         out.append(line(["CPU per NORMAL commit; **less** is better", f"{cpu['native']['microseconds']:.0f} µs",
@@ -210,7 +215,7 @@ FORMS = {
     "hp-cached": "M0 -5V5M-5 0H5",
 }
 OURS = ("view", "view1", "local")
-LEFT, RIGHT, WIDTH, STEP = 250, 880, 980, 27
+LEFT, RIGHT, WIDTH, STEP = 275, 870, 1000, 27
 
 
 def mark(name, x, y):
@@ -222,9 +227,9 @@ def mark(name, x, y):
 def draw(path, found):
     """A line for each row; a mark for each way at its ratio to native, on a logarithmic scale."""
     ways = [way for way in found["ways"] if way["name"] != "native"]
-    rows = [(row["label"], f"{short(statistics.median(row['samples']['native']))} {row['unit']}".replace(" /s", "/s"),
-             row["ratios"], next((each["limit_to_native"] for each in found["limits"]
-                                  if each["row"] == row["row"] and each["way"] == "view"), None))
+    rows = [(row["label"], native_figure(row), row["ratios"],
+             next((each["limit_to_native"] for each in found["limits"]
+                   if each["row"] == row["row"] and each["way"] == "view"), None))
             for row in found["rows"]]
     if found["cpu"]:
         rows.append(("SQLite NORMAL, per CPU second", f"{short(1e6 / found['cpu']['native']['microseconds'])} commits",
