@@ -14,6 +14,8 @@ import measures
 import mounts
 
 NAME, VERSION = "walbanger-bench", 2
+# Ratios that scatter more than this are marked.
+NOISE = 1.5
 BEGIN, END = "<!-- scripts/bench --publish: begin -->", "<!-- scripts/bench --publish: end -->"
 
 
@@ -31,6 +33,20 @@ def clear():
 
 def ratios(values, base):
     return statistics.median(value / native for value, native in zip(values, base))
+
+
+def spread(values, base):
+    """The factor that the middle half of the ratios spans."""
+    if len(values) < 2:
+        return None
+    low, _, high = statistics.quantiles((value / native for value, native in zip(values, base)), n=4,
+                                        method="inclusive")
+    return high / low
+
+
+def cell(row, name):
+    factor = row["spread"][name]
+    return f"{'~' if factor and factor > NOISE else ''}{row['ratios'][name]:.2f}"
 
 
 def first_line(command):
@@ -63,7 +79,8 @@ def document(args, ways, load_before, counted, samples, beside):
                   "peer": way.kind.peer is not None} for way in ways],
         "rows": [
             {"row": row, "label": measures.ROWS[row][0], "unit": measures.ROWS[row][1], "samples": taken,
-             "ratios": {name: ratios(taken[name], taken["native"]) for name in names}}
+             "ratios": {name: ratios(taken[name], taken["native"]) for name in names},
+             "spread": {name: spread(taken[name], taken["native"]) for name in names}}
             for row, taken in samples.items()
         ],
         "beside_sqlite": {
@@ -162,11 +179,12 @@ def markdown(found):
            f"load before and after: {found['load_before']:.1f}, {found['load_after']:.1f}.", "",
            line(["to native; more is better", "native", *others]), "|---" * (len(names) + 1) + "|"]
     for row in found["rows"]:
-        out.append(line([row["label"], native_figure(row), *(f"{row['ratios'][name]:.2f}" for name in others)]))
+        out.append(line([row["label"], native_figure(row), *(cell(row, name) for name in others)]))
     if found["cpu"]:
         cpu = found["cpu"]
         out.append(line(["CPU per NORMAL commit; **less** is better", f"{cpu['native']['microseconds']:.0f} µs",
                          *(f"{cpu[name]['ratio']:.1f} x" for name in others)]))
+    out += ["", f"~: the middle half of the rounds spans more than a factor of {NOISE}, so read it as a guess."]
     if found["limits"]:
         out += ["", line(["SQLite", "way", "lock calls per commit", "native commit", "empty round trip", "limit",
                           "measured", "of limit (least-most)"]), "|---" * 8 + "|"]
