@@ -70,7 +70,11 @@ class Children:
     def kill(self):
         for process in self.left:
             process.kill()
-            process.communicate()
+        for process in self.left:
+            try:
+                process.communicate(timeout=5)
+            except subprocess.TimeoutExpired:
+                pass  # It left somebody who holds its pipes.
         self.left.clear()
 
 
@@ -93,8 +97,9 @@ def lay_out(way):
 
 
 def fio(way, row, seconds, children):
+    # As a thread: a job of its own process and session would outlive a fio that is killed.
     path = way.views[0] / "fio"
-    command = ["fio", "--name=bench", f"--filename={path}", f"--size={FIO_SIZE}", "--ioengine=psync",
+    command = ["fio", "--name=bench", f"--filename={path}", f"--size={FIO_SIZE}", "--ioengine=psync", "--thread",
                "--invalidate=0", "--fallocate=none", "--gtod_reduce=1", "--disk_util=0", "--time_based",
                f"--runtime={max(1, round(seconds * 1000))}ms", "--output-format=json", *FIO[row]]
     output = children.end(children.start(command), f"fio on '{way.name}'")
