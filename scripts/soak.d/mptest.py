@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import sqlite3
 import subprocess
 import time
 from pathlib import Path
@@ -26,8 +27,9 @@ def check(place, args):
     for script in scripts.values():
         (place.base / script.name).write_text(script.read_text())
     in_wal = place.base / "config02-wal.test"
-    # In WAL mode the size of a page stays what it was: that is what it must find.
-    in_wal.write_text(re.sub(r"^--match (\d+)( \1){4}$", "--match 512 512 512 512 512",
+    # A database in WAL mode keeps the size of its pages: the one that it must find is the first one.
+    size = sqlite3.connect(":memory:").execute("PRAGMA page_size").fetchone()[0]
+    in_wal.write_text(re.sub(r"^--match (\d+)( \1){4}$", "--match" + f" {size}" * 5,
                              scripts["config02"].read_text(), flags=re.M))
     # mptest starts its clients by a shell under the name by which it was started itself.
     client = place.directory("bin") / "mptest-client"
