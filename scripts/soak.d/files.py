@@ -219,7 +219,7 @@ def command(words):
     done = subprocess.run(words, check=False, text=True, capture_output=True, env={**os.environ, "LC_ALL": "C"},
                           stdin=subprocess.DEVNULL)
     for line in done.stderr.splitlines():
-        if not re.search(r": (No such file or directory|Directory not empty)$", line):
+        if not re.search(r": (No such file or directory|Directory not empty|Is a directory)$", line):
             raise SystemExit(f"{words[0]} says: {line}")
     return done.stdout
 
