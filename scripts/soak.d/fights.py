@@ -3,7 +3,7 @@
 import sys
 import time
 
-from place import ROOT, Wrong
+from place import ROOT, Wrong, brief
 
 PROCESSES, VIEWS = 64, 4
 # A round more than this for one turn is a wake-up that never came.
@@ -23,12 +23,13 @@ def check(place, args):
     while time.monotonic() < end:
         for circles, paths in (("none", [*views, volume / "fight"]), ("circles", views)):
             start = time.monotonic()
-            process = place.start([sys.executable, ROOT / "fuse/tests/it/fight.py", PROCESSES, rounds[circles],
-                                   circles, place.base / "cells", *paths])
+            process = place.start([sys.executable, ROOT / "fuse/tests/it/fight.py", PROCESSES,
+                                   rounds[circles], circles, place.base / "cells", *paths])
             status, output = process.result(PATIENCE)
             daemon.must_live()
             if status != 0 or not output.startswith("granted"):
-                raise Wrong(f"turn {turns} ({circles}, {rounds[circles]} rounds) ended with {status}: {output}")
+                raise Wrong(f"turn {turns} ({circles}, {rounds[circles]} rounds) ended with {status}: "
+                            + brief(output))
             words = output.split()
             granted, refused = granted + int(words[1]), refused + int(words[3])
             deadlocks, killed, turns = deadlocks + int(words[5]), killed + int(words[7]), turns + 1
@@ -36,5 +37,5 @@ def check(place, args):
             scale = 5 / max(time.monotonic() - start, 0.1)
             rounds[circles] = int(rounds[circles] * min(max(scale, 0.5), 4)) + 1
     daemon.unmount()
-    return (f"never two owners, no lock left: {turns} turns, {granted} locks granted, {refused} refused, "
-            f"{deadlocks} deadlocks found, {killed} processes killed with locks held")
+    return (f"never two owners, no lock left: {turns} turns, {granted} locks granted, {refused} "
+            f"refused, {deadlocks} deadlocks found, {killed} processes killed with locks held")

@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from place import Wrong, told_to_stop
+from place import Wrong, brief, told_to_stop
 
 EACH = 1000
 WORKERS = 2
@@ -82,7 +82,7 @@ def crowd(place, files):
 def count(result):
     status, output = result
     if status != 0:
-        raise Wrong(f"a process ended with {status}: {output.strip()}")
+        raise Wrong(f"a process ended with {status}: {brief(output)}")
     return int(output)
 
 
@@ -222,8 +222,8 @@ def clear(way, number, *_):
 
 def command(words):
     """Output of a command that may find that something has just gone, or come, and nothing else."""
-    done = subprocess.run(words, check=False, text=True, capture_output=True, env={**os.environ, "LC_ALL": "C"},
-                          stdin=subprocess.DEVNULL)
+    done = subprocess.run(words, check=False, text=True, capture_output=True, stdin=subprocess.DEVNULL,
+                          env={**os.environ, "LC_ALL": "C"})
     for line in done.stderr.splitlines():
         if not re.search(r": (No such file or directory|Directory not empty|Is a directory)$", line):
             raise SystemExit(f"{words[0]} says: {line}")

@@ -15,7 +15,8 @@ WRITERS = 2
 
 def check(place, args):
     draw = random.Random(args.seed)
-    place.say(f"{args.kills} times: mount, commit with synchronous=FULL, kill -9 the daemon (--seed={args.seed})")
+    place.say(f"{args.kills} times: mount, commit with synchronous=FULL, kill -9 the daemon "
+              f"(--seed={args.seed})")
     volume, view = place.directory("volume"), place.base / "view"
     kinds = [(mode, journal) for journal in ("wal", "delete") for mode in args.modes]
     acknowledged = unknown = 0
@@ -60,8 +61,8 @@ def check(place, args):
         before = name, known
     # It is killed, and not told: its view remains for the next one.
     place.mount(args.modes[0], volume, view).unmount()
-    return (f"{args.kills} kills: {acknowledged} acknowledged commits, all there; {unknown} others in the file "
-            "that were under way; every next mount worked")
+    return (f"{args.kills} kills: {acknowledged} acknowledged commits, all there; {unknown} others in "
+            "the file that were under way; every next mount worked")
 
 
 def prepare(path, journal):
@@ -85,8 +86,8 @@ def examine(what, path, known):
             # One commit may be under way: made, and not yet acknowledged.
             if numbers not in (list(range(count)), list(range(count + 1))):
                 lost = sorted(set(range(count)) - set(numbers))
-                raise Wrong(f"{what}: {count} commits of writer {writer} are acknowledged, {len(numbers)} are "
-                            f"there, lost are {lost[:10]}")
+                raise Wrong(f"{what}: {count} commits of writer {writer} are acknowledged, {len(numbers)} "
+                            f"are there, lost are {lost[:10]}")
             more += len(numbers) - count
         return more
     except sqlite3.Error as error:

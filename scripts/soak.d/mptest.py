@@ -8,12 +8,13 @@ import subprocess
 import time
 from pathlib import Path
 
-from place import ROOT, Unable, Wrong
+from place import ROOT, Unable, Wrong, brief
 
 SCRIPTS = ("crash01", "multiwrite01", "config01", "config02")
 # config01 turns other journals on, which SQLite refuses while others have the database open in WAL
 # mode; there it fails on every file system.
-CASES = [(script, "delete") for script in SCRIPTS] + [(script, "wal") for script in SCRIPTS if script != "config01"]
+CASES = [(script, journal) for journal in ("delete", "wal") for script in SCRIPTS
+         if (script, journal) != ("config01", "wal")]
 PATIENCE = 600
 
 
@@ -61,7 +62,8 @@ def run(place, program, client, what, first, second, script, journal):
     name = "mptest.db"
     for old in first.glob(f"{name}*"):
         old.unlink()
-    file = place.base / (f"{script}-wal.test" if (script, journal) == ("config02", "wal") else f"{script}.test")
+    own = "-wal" if (script, journal) == ("config02", "wal") else ""
+    file = place.base / f"{script}{own}.test"
     environment = {**os.environ, "PATH": f"{client.parent}:{os.environ['PATH']}", "MPTEST": str(program),
                    "MPTEST_EVEN": str(first / name), "MPTEST_ODD": str(second / name)}
     process = place.start([client.name, first / name, "--journalmode", journal, "--quiet", file],
@@ -69,9 +71,7 @@ def run(place, program, client, what, first, second, script, journal):
     status, output = process.result(PATIENCE)
     summary = re.search(r"^Summary: 0 errors out of (\d+) tests$", output, re.M)
     if status != 0 or not summary or not int(summary[1]):
-        lines = output.strip().splitlines()
-        raise Wrong(f"{script} in {journal} mode on {what} ended with {status}: "
-                    + " | ".join(lines[:30] + lines[-1:]))
+        raise Wrong(f"{script} in {journal} mode on {what} ended with {status}: {brief(output)}")
     return int(summary[1])
 
 
@@ -132,7 +132,8 @@ def source(place, version):
 
 
 def said(command, otherwise, **how):
-    done = subprocess.run(command, check=False, stdin=subprocess.DEVNULL, text=True, capture_output=True, **how)
+    done = subprocess.run(command, check=False, stdin=subprocess.DEVNULL, text=True,
+                          capture_output=True, **how)
     if done.returncode != 0:
         raise Unable(f"{otherwise} ({' '.join((done.stderr or done.stdout).split())[-500:]})")
     return done.stdout.strip()

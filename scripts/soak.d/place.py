@@ -23,6 +23,12 @@ class Unable(Exception):
     """The machine lacks something."""
 
 
+def brief(output):
+    """The first lines of what something said, and the last, as one."""
+    lines = output.strip().splitlines()
+    return " | ".join(lines if len(lines) < 12 else [*lines[:10], "...", lines[-1]])
+
+
 def told_to_stop(seconds=0):
     """For processes of a check: whether its end has come, or that of whoever started it."""
     return bool(select.select([0], [], [], seconds)[0])
@@ -33,7 +39,8 @@ class Process:
 
     def __init__(self, argv, **how):
         how = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, **how}
-        self.popen = subprocess.Popen([str(word) for word in argv], text=True, start_new_session=True, **how)
+        self.popen = subprocess.Popen([str(word) for word in argv], text=True, start_new_session=True,
+                                      **how)
         self.pid = self.popen.pid
 
     def alive(self):
@@ -82,10 +89,9 @@ class Daemon(Process):
                 view.mkdir()
         self.log = place.base / f"daemon-{len(place.processes)}.log"
         with open(self.log, "w") as log:
-            super().__init__([place.binary, "mount", "--json", "--supervised", "--data", mode, volume, *views],
-                             stderr=log)
+            super().__init__([place.binary, "mount", "--json", "--supervised", "--data", mode, volume,
+                              *views], stderr=log)
         place.processes.append(self)
-        # The library leaves it in the background if it takes long: it is ended with the others.
         if not select.select([self.popen.stdout], [], [], 30)[0]:
             raise Wrong("a mount did not come up within 30 s")
         if not self.popen.stdout.readline().startswith('{"ready"'):
@@ -115,8 +121,8 @@ class Daemon(Process):
             raise Wrong(f"the daemon ended with {status}, still mounted {left}: {self.said()}")
         report = json.loads(output)
         if report["double_grants"]:
-            raise Wrong(f"the ledger found {report['double_grants']} locks promised twice: "
-                        f"{report['first_double_grants']}")
+            raise Wrong(f"the ledger found {report['double_grants']} locks promised twice, the first: "
+                        f"{report['first_double_grants'][0]}")
         if "panic" in self.said():
             raise Wrong(f"the daemon panicked: {self.said()}")
         return report
@@ -128,7 +134,8 @@ def mounted_below(directory):
         points = [line.split(" ")[1] for line in mounts]
     points = [point.encode().decode("unicode_escape").encode("latin1").decode() for point in points]
     directory = str(directory)
-    return sorted((p for p in points if p == directory or p.startswith(directory + "/")), key=len, reverse=True)
+    inside = (point for point in points if point == directory or point.startswith(directory + "/"))
+    return sorted(inside, key=len, reverse=True)
 
 
 def is_mounted(view):

@@ -6,13 +6,14 @@ import sqlite3
 import sys
 import time
 
-from place import Wrong, told_to_stop
+from place import Wrong, brief, told_to_stop
 
 ROWS = 10
 
 
 def check(place, args):
-    place.say(f"a writer and a reader for {args.minutes:g} min on a view in each mode: {', '.join(args.modes)}")
+    place.say(f"a writer and a reader for {args.minutes:g} min on a view in each mode: "
+              + ", ".join(args.modes))
     running = []
     for mode in args.modes:
         volume = place.directory(f"volume-{mode}")
@@ -36,10 +37,13 @@ def check(place, args):
         for name, process in (("reader", reader), ("writer", writer)):
             status, output = process.result(60)
             if status != 0:
-                wrong.append(f"{mode}: the {name} ended with {status}: {output.strip()}")
+                wrong.append(f"{mode}: the {name} ended with {status}: {brief(output)}")
             else:
                 documents.append(json.loads(output))
-        daemon.unmount()
+        try:
+            daemon.unmount()
+        except Wrong as why:
+            wrong.append(f"{mode}: {why}")
         if len(documents) == 2:
             read, written = documents
             results.append(f"{mode} {written['commits']} commits, {read['checks']} checks "
