@@ -2,7 +2,7 @@
 # Settings are given as in: make swarm VIEWS=1 FAULTS="--drop-lock" REPLICAS=5
 
 .DEFAULT_GOAL := help
-.PHONY: help static image swarm swarm-down single run test bench clean
+.PHONY: help static image swarm swarm-down single run test soak bench clean
 
 help: ## Show this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s%s\n", $$1, $$2 }'
@@ -27,6 +27,9 @@ run: ## Bang on the host on the same directory (ARGS, WORKDIR)
 
 test: ## Run all tests
 	@scripts/test
+
+soak: ## Run the long checks of clean views (ARGS)
+	@scripts/soak $(ARGS)
 
 bench: ## Measure throughput and latency, natively and through views
 	@scripts/bench

@@ -53,7 +53,13 @@ impl View {
     ) -> Result<()> {
         let directory = self.directory(number)?;
         let stream = directory.stream.lock().expect("no panic while reading a directory");
-        rustix::fs::seek(&*stream, SeekFrom::Start(from))?;
+        match rustix::fs::seek(&*stream, SeekFrom::Start(from)) {
+            // A removed directory may have no positions any more; who reads on is told that it is gone.
+            Err(Errno::INVAL) if rustix::fs::fstat(&*stream)?.st_nlink == 0 => {
+                return Err(Errno::NOENT);
+            }
+            sought => sought?,
+        };
         let mut buffer = [const { std::mem::MaybeUninit::uninit() }; 8192];
         let mut entries = RawDir::new(&*stream, &mut buffer);
         while let Some(entry) = entries.next() {

@@ -116,6 +116,17 @@ fn an_unlinked_file_lives_on_for_those_who_have_it_open() {
 }
 
 #[test]
+fn a_directory_removed_behind_the_view_ends_while_it_is_read() {
+    let Some(rig) = views(1, vec![]) else { return };
+    std::fs::create_dir(rig.volume("dir")).unwrap();
+    std::fs::write(rig.volume("dir/file"), "").unwrap();
+    let mut entries = std::fs::read_dir(rig.view(1, "dir")).unwrap();
+    assert_eq!(entries.next().unwrap().unwrap().file_name(), "file");
+    std::fs::remove_dir_all(rig.volume("dir")).unwrap();
+    assert!(entries.next().is_none(), "no error, as on the volume");
+}
+
+#[test]
 fn open_excl_lets_one_win() {
     let Some(rig) = views(2, vec![]) else { return };
     let create =
