@@ -306,7 +306,7 @@ impl fuser::Filesystem for Adapter {
         data_only: bool,
         reply: fuser::ReplyEmpty,
     ) {
-        let _turn = self.vigil.turn();
+        // No turn: the next call comes when the disk has answered, and that takes its time.
         let (call, kind) = if data_only {
             (Call::Fdatasync, SyncKind::DataOnly)
         } else {
@@ -389,7 +389,6 @@ impl fuser::Filesystem for Adapter {
         _data_only: bool,
         reply: fuser::ReplyEmpty,
     ) {
-        let _turn = self.vigil.turn();
         match self.view().directory_descriptor(handle.0) {
             Ok(descriptor) => {
                 let verdict = self.judge(FileRole::Other, Call::Fsyncdir);
