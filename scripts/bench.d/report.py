@@ -64,7 +64,7 @@ def document(args, ways, load_before, counted, samples, beside):
     names = [way.name for way in ways]
     result = {
         "schema": {"name": NAME, "version": VERSION},
-        "kernel": platform.release(),
+        "kernel": platform.release().split("-")[0],
         "processors": os.cpu_count(),
         "fio": first_line(["fio", "--version"]) if set(samples) & set(measures.FIO) else None,
         "sqlite": sqlite3.sqlite_version,
