@@ -252,7 +252,9 @@ impl<'a> Stage<'a> {
             log: self.results.join("selftest.log"),
         })?;
         prove_apart(&self.views).map_err(|unproven| match unproven {
-            Unproven::Broken(why) => CompareError::SelfTest(why),
+            Unproven::Broken(why) => {
+                CompareError::SelfTest(format!("{why}, with nothing injected"))
+            }
             Unproven::Interrupted(why) => CompareError::Machine(why),
         })?;
         daemon.finish()

@@ -4,6 +4,7 @@ mod directory;
 mod machine;
 
 use std::path::Path;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -60,14 +61,23 @@ impl Finding {
     }
 }
 
-/// Looks at the machine. Stale views of dead daemons are cleared away on the way.
-#[must_use]
-pub fn machine() -> Vec<Finding> {
-    machine::findings()
+/// Looks at the machine, and tells each finding when it is made. Stale views of dead daemons are
+/// cleared away on the way.
+pub fn machine(tell: &mut dyn FnMut(Finding)) {
+    machine::look(tell);
 }
 
-/// Looks at a directory that exists. What is made in it is removed again.
-#[must_use]
-pub fn directory(path: &Path) -> Vec<Finding> {
-    directory::findings(path)
+/// Looks at a directory that exists, likewise. What is made in it is removed again.
+pub fn directory(path: &Path, tell: &mut dyn FnMut(Finding)) {
+    directory::look(path, tell);
+}
+
+/// What a check gives within this time; `None` if it hangs. It is left behind then.
+fn within<T: Send + 'static>(
+    time: Duration,
+    check: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    let (sender, receiver) = crossbeam_channel::bounded(1);
+    std::thread::spawn(move || sender.send(check()));
+    receiver.recv_timeout(time).ok()
 }

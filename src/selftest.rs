@@ -11,30 +11,56 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::Ordering;
 
-use rusqlite::Connection;
+use nix::unistd::mkdtemp;
+use rusqlite::{Connection, ErrorCode};
 
+use crate::exit::Exit;
 use crate::recordlock::lock_byte;
 use crate::sys::{MAPPING_LENGTH, Mapping};
 
-/// What a view does not hold.
+/// What a view does not hold, or why that cannot be known.
 #[derive(Debug, thiserror::Error)]
 pub enum SelfTestError {
     /// Two processes got one lock.
     #[error(
         "locks do not exclude between {} and {}: a lock held through one was granted through the \
-         other, with nothing injected",
+         other",
         .0.display(), .1.display()
     )]
     Locks(PathBuf, PathBuf),
+    /// A lock outlived its owner.
+    #[error("a lock that was given up through {} is still held for {}", .0.display(), .1.display())]
+    Kept(PathBuf, PathBuf),
     /// A store to a mapping was not seen.
     #[error(
         "shared memory is not coherent between {} and {}: a store through one was not seen \
-         through the other, with nothing injected",
+         through the other",
         .0.display(), .1.display()
     )]
     Mappings(PathBuf, PathBuf),
+    /// One side sees another size.
+    #[error(
+        "a file that was written through {} is seen with {seen} bytes through {}",
+        one.display(), other.display()
+    )]
+    Size {
+        /// Where it was written.
+        one: PathBuf,
+        /// Where it was looked at.
+        other: PathBuf,
+        /// What was seen there.
+        seen: u64,
+    },
+    /// A file cannot be mapped.
+    #[error("files on {} cannot be mapped as shared memory: {source}", view.display())]
+    NoMapping {
+        /// The view.
+        view: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// SQLite could not commit or read.
-    #[error("a WAL commit through {} failed, with nothing injected: {source}", view.display())]
+    #[error("a WAL commit through {} failed: {source}", view.display())]
     Commit {
         /// The view.
         view: PathBuf,
@@ -42,10 +68,7 @@ pub enum SelfTestError {
         source: rusqlite::Error,
     },
     /// A commit was not read elsewhere.
-    #[error(
-        "a commit through {} was not read through {}, with nothing injected",
-        .0.display(), .1.display()
-    )]
+    #[error("a commit through {} was not read through {}", .0.display(), .1.display())]
     Unread(PathBuf, PathBuf),
     /// A file operation failed.
     #[error("the self-test could not use {}: {source}", path.display())]
@@ -57,8 +80,30 @@ pub enum SelfTestError {
     },
 }
 
-const FILE: &str = "walbanger-selftest";
-const DATABASE: &str = "walbanger-selftest.db";
+impl SelfTestError {
+    /// Whether a promise was broken, and not only the test kept from its work.
+    #[must_use]
+    pub fn is_broken_promise(&self) -> bool {
+        let unusable = [
+            ErrorCode::DiskFull,
+            ErrorCode::ReadOnly,
+            ErrorCode::PermissionDenied,
+            ErrorCode::CannotOpen,
+        ];
+        match self {
+            Self::File { .. } => false,
+            Self::Commit { source, .. } => {
+                source.sqlite_error_code().is_none_or(|code| !unusable.contains(&code))
+            }
+            _ => true,
+        }
+    }
+}
+
+/// How the directory begins in which all of this happens; nobody else's files are in it.
+const PLACE: &str = "walbanger-selftest-";
+const FILE: &str = "file";
+const DATABASE: &str = "test.db";
 /// The byte that is locked: SQLite's WRITE lock in a `-shm` file.
 const BYTE: i64 = 120;
 
@@ -67,18 +112,35 @@ const BYTE: i64 = 120;
 pub enum Unproven {
     /// They do not hold; one sentence.
     Broken(String),
-    /// The test itself did not end; one sentence.
+    /// The test could not do its work; one sentence.
     Interrupted(String),
+}
+
+/// A directory on the volume, removed however the test ends.
+struct Place(PathBuf);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // What cannot be removed lies on a volume that has just been called broken.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 /// Proves in another process that these views are a fair baseline: where mappings are broken, to
 /// try them may end the process.
 pub fn prove_apart(views: &[PathBuf]) -> Result<(), Unproven> {
+    let Some(first) = views.first() else { return Ok(()) };
     let failed = |error: io::Error| Unproven::Interrupted(format!("no self-test: {error}"));
+    let place = mkdtemp(&first.join(format!("{PLACE}XXXXXX"))).map(Place).map_err(|error| {
+        let (first, why) = (first.display(), error.desc());
+        Unproven::Interrupted(format!("cannot make a directory in {first}: {why}"))
+    })?;
+    // A directory that was made has a name.
+    let name = place.0.file_name().unwrap_or_default();
     let program = std::env::current_exe().map_err(failed)?;
     let output = Command::new(program)
-        .arg("self-test")
-        .args(views)
+        .args(["self-test", "--"])
+        .args(views.iter().map(|view| view.join(name)))
         .stdin(Stdio::null())
         .output()
         .map_err(failed)?;
@@ -90,32 +152,26 @@ pub fn prove_apart(views: &[PathBuf]) -> Result<(), Unproven> {
     let last = said.trim().lines().next_back().map(|last| last.trim_start_matches("walbanger: "));
     Err(match (status.signal(), last) {
         (Some(libc::SIGBUS | libc::SIGSEGV), _) => Unproven::Broken(format!(
-            "the self-test was ended by {status}, with nothing injected: a mapping through a view \
-             is not backed by the file"
+            "the self-test was ended by {status}: a mapping is not backed by the file"
         )),
-        (None, Some(last)) => Unproven::Broken(last.to_owned()),
-        _ => Unproven::Interrupted(format!("the self-test was ended by {status}; try again")),
+        (None, Some(last)) if status.code() == Some(Exit::Evidence.status().into()) => {
+            Unproven::Broken(last.to_owned())
+        }
+        (None, Some(last)) => Unproven::Interrupted(last.to_owned()),
+        _ => Unproven::Interrupted(format!("the self-test was ended by {status}")),
     })
 }
 
-/// Proves that these views of one volume are a fair baseline. What it makes it removes again.
+/// Proves that these directories, one and the same on views of one volume, are a fair baseline.
 pub fn prove(views: &[PathBuf]) -> Result<(), SelfTestError> {
     let Some(first) = views.first() else { return Ok(()) };
     // With one view the other side is another process on the same one.
     let others = if views.len() > 1 { &views[1..] } else { views };
-    let result = others.iter().try_for_each(|other| {
+    others.iter().try_for_each(|other| {
         locks(first, other)?;
         mappings(first, other)?;
         commits(first, other)
-    });
-    for name in [FILE.to_owned(), DATABASE.to_owned()]
-        .into_iter()
-        .chain(["-wal", "-shm", "-journal"].map(|ending| format!("{DATABASE}{ending}")))
-    {
-        // Most of them are gone already; what cannot be removed has been told above.
-        let _ = std::fs::remove_file(first.join(name));
-    }
-    result
+    })
 }
 
 fn locks(one: &Path, other: &Path) -> Result<(), SelfTestError> {
@@ -132,10 +188,7 @@ fn locks(one: &Path, other: &Path) -> Result<(), SelfTestError> {
     // And the other way round: what was given up can be had.
     match try_elsewhere(&path) {
         Ok(true) => Ok(()),
-        Ok(false) => {
-            let source = io::Error::other("a lock that was given up is still held");
-            Err(SelfTestError::File { path, source })
-        }
+        Ok(false) => Err(SelfTestError::Kept(one.to_owned(), other.to_owned())),
         Err(source) => Err(SelfTestError::File { path, source }),
     }
 }
@@ -144,11 +197,12 @@ fn locks(one: &Path, other: &Path) -> Result<(), SelfTestError> {
 fn try_elsewhere(path: &Path) -> io::Result<bool> {
     let program = std::env::current_exe()?;
     let mut command = Command::new(program);
-    command.arg("lock-probe").arg(path).stdin(Stdio::null()).stdout(Stdio::null());
+    command.args(["lock-probe", "--"]).arg(path).stdin(Stdio::null()).stdout(Stdio::null());
     match command.status()?.code() {
         Some(0) => Ok(true),
         Some(1) => Ok(false),
-        other => Err(io::Error::other(format!("the lock probe ended with {other:?}"))),
+        Some(status) => Err(io::Error::other(format!("the lock probe ended with status {status}"))),
+        None => Err(io::Error::other("the lock probe was killed")),
     }
 }
 
@@ -171,10 +225,14 @@ fn mappings(one: &Path, other: &Path) -> Result<(), SelfTestError> {
     // As SQLite does; a page beyond the size that this side knows of would end the process.
     let seen = b.metadata().map_err(failed)?.len();
     if seen != MAPPING_LENGTH as u64 {
-        let source = io::Error::other(format!("its size is seen as {seen}"));
-        return Err(SelfTestError::File { path: other.join(FILE), source });
+        return Err(SelfTestError::Size { one: one.to_owned(), other: other.to_owned(), seen });
     }
-    let (a, b) = (Mapping::of(&a).map_err(failed)?, Mapping::of(&b).map_err(failed)?);
+    let unmapped = |view: &Path| {
+        let view = view.to_owned();
+        move |source| SelfTestError::NoMapping { view, source }
+    };
+    let (a, b) =
+        (Mapping::of(&a).map_err(unmapped(one))?, Mapping::of(&b).map_err(unmapped(other))?);
     for value in 1..=100 {
         let (from, to) = if value % 2 == 0 { (&a, &b) } else { (&b, &a) };
         from.word().store(value, Ordering::SeqCst);

@@ -41,6 +41,12 @@ pub fn hold_signals() {
     let _ = signals().thread_block();
 }
 
+/// Lets the signals end the process again, at once: where nothing is to be ended in order.
+pub fn let_signals_through() {
+    // It fails only for an invalid argument, which this is not.
+    let _ = signals().thread_unblock();
+}
+
 /// A channel on which the first reason to stop arrives, and the end to send further reasons to.
 ///
 /// A second signal ends the process at once: whoever sends it has waited long enough.

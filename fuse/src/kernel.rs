@@ -203,7 +203,8 @@ pub fn our_mounts() -> Vec<PathBuf> {
 }
 
 /// Undoes the octal escapes of `/proc/mounts` (`\040` is a space).
-fn unescape(field: &[u8]) -> PathBuf {
+#[must_use]
+pub fn unescape(field: &[u8]) -> PathBuf {
     let mut path = Vec::with_capacity(field.len());
     let mut rest = field;
     while let Some((&first, tail)) = rest.split_first() {

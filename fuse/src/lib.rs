@@ -56,7 +56,7 @@ pub use call::Call;
 pub use caps::{DataChoice, DataPath, LockMode};
 pub use fault::FaultCount;
 pub use findings::{DoubleGrant, monotonic_seconds};
-pub use kernel::{clear_stale, is_our_mount, our_mounts, require_fuse};
+pub use kernel::{clear_stale, is_our_mount, our_mounts, require_fuse, unescape};
 pub use mount::{MountError, MountOptions, Mounted, mount};
 pub use places::PlaceError;
 pub use plan::{

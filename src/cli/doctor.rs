@@ -10,7 +10,8 @@ use crate::doctor::{Finding, State, directory, machine};
 use crate::document::Head;
 use crate::exit::Exit;
 use crate::ids::Seed;
-use crate::{output, place};
+use crate::place::{self, NoDirectory};
+use crate::{output, stop};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -42,27 +43,43 @@ struct Document<'a> {
 
 /// Looks, and tells.
 pub(super) fn execute(args: &DoctorArgs) -> anyhow::Result<Exit> {
-    let mut findings = machine();
+    // Whatever hangs here, a signal ends it.
+    stop::let_signals_through();
     if let Some(path) = &args.directory {
-        // After the machine: a stale view is a directory again by now.
-        if let Err(why) = place::directory(path) {
-            program::complain(&why.to_string());
-            return Ok(Exit::Usage);
+        // A stale view is no directory until the look at the machine has cleared it away.
+        match place::directory(path) {
+            Ok(()) | Err(NoDirectory::Stale { .. }) => {}
+            Err(why) => {
+                program::complain(&why.to_string());
+                return Ok(Exit::Usage);
+            }
         }
-        findings.extend(directory(path));
+    }
+    let (mut findings, mut unwritten) = (Vec::new(), None);
+    let mut tell = |finding: Finding| {
+        if !args.json && unwritten.is_none() {
+            unwritten = output::line(&describe(&finding)).err();
+        }
+        findings.push(finding);
+    };
+    machine(&mut tell);
+    if let Some(path) = &args.directory {
+        directory(path, &mut tell);
+    }
+    if let Some(unwritten) = unwritten {
+        return Err(unwritten.into());
     }
     if args.json {
         // Nothing here is left to chance.
         let head = Head::new("walbanger-doctor", "doctor", Seed(0));
         output::line(&serde_json::to_string(&Document { head, findings: &findings })?)?;
-    } else {
-        for finding in &findings {
-            let Finding { subject, state, says, remedy } = finding;
-            let remedy = remedy.as_ref().map(|remedy| format!("\n           {remedy}"));
-            let remedy = remedy.unwrap_or_default();
-            output::line(&format!("{:<9} {subject}: {says}{remedy}", state.name()))?;
-        }
     }
     let worst = findings.iter().map(|finding| finding.state).max();
     Ok(if worst == Some(State::Bad) { Exit::Unable } else { Exit::Clean })
+}
+
+fn describe(finding: &Finding) -> String {
+    let Finding { subject, state, says, remedy } = finding;
+    let remedy = remedy.as_ref().map(|remedy| format!("\n           {remedy}"));
+    format!("{:<9} {subject}: {says}{}", state.name(), remedy.unwrap_or_default())
 }

@@ -1,6 +1,6 @@
 //! A directory: what it lies on, and whether a real commit lands there.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::sys::statvfs::statvfs;
 
@@ -25,14 +25,16 @@ const SHARED: &[&str] = &[
     "virtiofs",
 ];
 
-pub(super) fn findings(path: &Path) -> Vec<Finding> {
-    vec![mounted(path), space(path), commit(path)]
+pub(super) fn look(path: &Path, tell: &mut dyn FnMut(Finding)) {
+    tell(mounted(path));
+    tell(space(path));
+    tell(commit(path));
 }
 
 /// A mount of `/proc/self/mountinfo` (`proc_pid_mountinfo(5)`).
 #[derive(Debug, PartialEq, Eq)]
 struct Mount {
-    point: String,
+    point: PathBuf,
     kind: String,
     source: String,
     options: String,
@@ -45,26 +47,34 @@ fn parse(line: &str) -> Option<Mount> {
     let mut right = right.split(' ');
     let (kind, source, rest) = (right.next()?, right.next()?, right.next().unwrap_or_default());
     Some(Mount {
-        point: point.replace("\\040", " ").replace("\\134", "\\"),
+        point: walbanger_fuse::unescape(&bytes(point)),
         kind: kind.to_owned(),
         source: source.to_owned(),
         options: format!("{options},{rest}"),
     })
 }
 
+fn bytes(text: &str) -> Vec<u8> {
+    text.chars().filter_map(|character| u8::try_from(character).ok()).collect()
+}
+
 /// The mount that a path lies on: the last one of those with the longest mountpoint.
 fn mount_of(path: &Path, table: &str) -> Option<Mount> {
     let mounts = table.lines().filter_map(parse);
-    mounts.filter(|mount| path.starts_with(&mount.point)).max_by_key(|mount| mount.point.len())
+    mounts
+        .filter(|mount| path.starts_with(&mount.point))
+        .max_by_key(|mount| mount.point.as_os_str().len())
 }
 
 fn mounted(path: &Path) -> Finding {
-    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let table = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+    // Names are any bytes: a character for each, and back in `parse`.
+    let table: String = table.into_iter().map(char::from).collect();
     let Some(mount) = path.canonicalize().ok().and_then(|path| mount_of(&path, &table)) else {
-        return Finding::warning("mount", "not in the table of mounts", "is /proc mounted?");
+        return Finding::warning("mount", "not found in the table of mounts", "is /proc mounted?");
     };
     let Mount { point, kind, source, options } = &mount;
-    let says = format!("{kind} from {source} on {point} ({options})");
+    let says = format!("{kind} from {source} on {} ({options})", point.display());
     if SHARED.iter().any(|shared| kind.starts_with(shared)) {
         return Finding::warning(
             "mount",
@@ -100,11 +110,14 @@ fn commit(path: &Path) -> Finding {
         ),
         Err(Unproven::Broken(why)) => Finding::bad(
             "commit",
-            // The message was made for views with nothing injected; so is this directory.
             why,
             "do not keep a WAL database here; try journal_mode=DELETE, or another volume",
         ),
-        Err(Unproven::Interrupted(why)) => Finding::bad("commit", why, "try again"),
+        Err(Unproven::Interrupted(why)) => Finding::bad(
+            "commit",
+            why,
+            "not tried, so nothing is known: name a directory with room that you can write to",
+        ),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit};
 use walbanger_fuse::{
@@ -9,40 +10,55 @@ use walbanger_fuse::{
     require_fuse,
 };
 
-use super::Finding;
+use super::{Finding, within};
 use crate::selftest::{Unproven, prove_apart};
+use crate::stop;
 use crate::workplace::Workplace;
 
 /// A replica holds four files for each connection, a daemon one for each inode in use.
 const FEW_FILES: u64 = 4096;
 
-pub(super) fn findings() -> Vec<Finding> {
-    let mut findings = stale_views();
-    findings.push(fuse());
-    findings.push(limit_of_files());
-    findings.push(docker());
-    findings.push(sqlite());
-    findings
+/// Who takes longer to answer does not answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+pub(super) fn look(tell: &mut dyn FnMut(Finding)) {
+    views(tell);
+    // Views that were mounted are unmounted before a signal ends this.
+    stop::hold_signals();
+    let fuse = fuse();
+    stop::let_signals_through();
+    tell(fuse);
+    tell(limit_of_files());
+    tell(docker());
+    tell(sqlite());
 }
 
-/// Views whose daemon is dead block whoever looks at them.
-fn stale_views() -> Vec<Finding> {
-    let (mut stale, mut served) = (Vec::new(), 0);
+/// Views whose daemon is dead, or does not answer, trouble whoever looks at them.
+fn views(tell: &mut dyn FnMut(Finding)) {
+    let mut served = 0;
     for view in our_mounts() {
-        if clear_stale(&view) {
-            stale.push(view.display().to_string());
-        } else {
-            served += 1;
+        let path = view.clone();
+        let state = within(PATIENCE, move || (std::fs::metadata(&path).err(), clear_stale(&path)));
+        let view = view.display();
+        match state {
+            None => tell(Finding::warning(
+                "views",
+                format!("{view} does not answer: its daemon hangs or was stopped"),
+                "let it go on (kill -CONT), or end it; the view can be cleared then",
+            )),
+            Some((None, _)) => served += 1,
+            Some((Some(_), true)) => tell(Finding::good(
+                "stale views",
+                format!("{view}: its daemon was dead; it is cleared away now"),
+            )),
+            Some((Some(error), false)) => tell(Finding::warning(
+                "views",
+                format!("{view} cannot be used: {error}"),
+                "if its daemon is dead, its owner or root can clear it away: umount -l",
+            )),
         }
     }
-    let mut findings = vec![Finding::good("views", format!("{served} in use"))];
-    if !stale.is_empty() {
-        findings.push(Finding::good(
-            "stale views",
-            format!("their daemon was dead, and they are cleared away now: {}", stale.join(", ")),
-        ));
-    }
-    findings
+    tell(Finding::good("views", format!("{served} in use")));
 }
 
 fn fuse() -> Finding {
@@ -64,7 +80,7 @@ fn fuse() -> Finding {
             "several views share memory with kernel passthrough only: Linux 6.9 or later, as \
              root, with the volume on a file system that is not stacked (no overlay)",
         ),
-        Err(why) => Finding::bad("fuse", why, "see the message; walbanger mount shows it, too"),
+        Err(why) => Finding::bad("fuse", why, "a view must be possible among the temporary files"),
     }
 }
 
@@ -83,7 +99,7 @@ fn trial_mount() -> Result<(DataPath, Option<String>), String> {
             locks: LockMode::Forward,
             data: DataChoice::Best,
             threads: 1,
-            keep_names: std::time::Duration::ZERO,
+            keep_names: Duration::ZERO,
         })
         .map_err(|error| error.to_string())?;
         let view = &mounted.report().views[0];
@@ -118,11 +134,14 @@ fn limit_of_files() -> Finding {
 fn docker() -> Finding {
     let asked = ["info", "--format", "{{.ServerVersion}} {{.Swarm.LocalNodeState}}"];
     let needed = "needed for containers only (make single, make swarm, compare --launcher docker)";
-    match Command::new("docker").args(asked).output() {
+    let Some(answer) = within(PATIENCE, move || Command::new("docker").args(asked).output()) else {
+        return Finding::warning("docker", "the Engine does not answer in time", needed);
+    };
+    match answer {
         Err(error) => Finding::warning("docker", format!("no client: {error}"), needed),
         Ok(output) if !output.status.success() => {
             let said = String::from_utf8_lossy(&output.stderr);
-            let line = said.lines().next().unwrap_or("it said nothing").to_owned();
+            let line = said.lines().next_back().unwrap_or("it said nothing").to_owned();
             Finding::warning("docker", format!("the Engine does not answer: {line}"), needed)
         }
         Ok(output) => {

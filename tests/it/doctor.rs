@@ -72,7 +72,7 @@ fn what_is_bad_is_told_with_a_remedy_and_status_3() {
     assert_eq!(output.status.code(), Some(3), "{:?}", stdout(&output));
     let said = stdout(&output);
     let line = said.iter().find(|line| line.starts_with("bad ")).unwrap();
-    assert!(line.contains("commit: ") && line.contains("Read-only"), "{line}");
+    assert!(line.contains("commit: ") && line.contains("Read-only file system"), "{line}");
 }
 
 #[test]
@@ -81,4 +81,58 @@ fn a_missing_directory_is_a_mistake() {
     let output = command.args(["doctor", "/nonexistent/volume"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert_eq!(stderr(&output).len(), 1, "{:?}", stderr(&output));
+}
+
+/// Four at once, in a directory with a name like an option and files with names like ours.
+const CROWD: &str = r#"
+set -eu
+mkdir -- "$2/-x" && cd "$2"
+echo precious >./-x/file && ln -s file ./-x/walbanger-selftest
+echo mine >./-x/walbanger-selftest.db
+for number in 1 2 3 4; do "$1" doctor -- -x >"said$number" & pids="${pids-} $!"; done
+for pid in $pids; do wait "$pid"; done
+test "$(cat said*)" && ! grep -h '^bad' said*
+test "$(cat ./-x/file ./-x/walbanger-selftest.db)" = "precious
+mine"
+test "$(ls ./-x | wc -l)" = 3
+"#;
+
+#[test]
+fn several_look_at_once_and_nobodys_files_are_touched() {
+    let Some((rig, mut command)) = apart("sh") else { return };
+    let output =
+        command.args(["-c", CROWD, "sh", WALBANGER]).arg(rig.path("tmp")).output().unwrap();
+    assert!(output.status.success(), "{:?} {:?}", stdout(&output), stderr(&output));
+}
+
+#[test]
+fn a_directory_that_cannot_be_written_is_not_called_broken() {
+    let Some((rig, mut command)) = apart("sh") else { return };
+    let script = r#"mount -t tmpfs -o size=4k none "$2" && head -c 4096 /dev/zero >"$2/full"
+        exec "$1" doctor "$2""#;
+    let output =
+        command.args(["-c", script, "sh", WALBANGER]).arg(rig.path("volume")).output().unwrap();
+    let said = stdout(&output);
+    let line = said.iter().position(|line| line.starts_with("bad       commit: ")).unwrap();
+    assert!(said[line].contains("No space left"), "{}", said[line]);
+    assert!(said[line + 1].contains("not tried, so nothing is known"), "{}", said[line + 1]);
+    assert_eq!(output.status.code(), Some(3));
+}
+
+#[test]
+fn a_daemon_that_was_stopped_does_not_hang_the_doctor() {
+    let Some((rig, mut command)) = apart("sh") else { return };
+    let script = r#"
+        "$1" mount "$2/volume" "$2/view1" >"$2/greeting" & daemon=$!
+        until grep -q Mounted "$2/greeting"; do sleep 0.01; done
+        kill -STOP "$daemon"
+        TMPDIR="$2/tmp" "$1" doctor
+        status=$?
+        kill -CONT "$daemon"; kill "$daemon"; wait "$daemon"
+        exit "$status""#;
+    let output = command.args(["-c", script, "sh", WALBANGER]).arg(rig.path("")).output().unwrap();
+    let said = stdout(&output);
+    let line = said.iter().find(|line| line.contains("does not answer")).unwrap();
+    assert!(line.contains("/view1"), "{line}");
+    rig.assert_nothing_left();
 }
