@@ -251,13 +251,16 @@ impl<'a> Stage<'a> {
             flags: &self.config.mount_flags,
             log: self.results.join("selftest.log"),
         })?;
-        prove_apart(&self.views).map_err(|unproven| match unproven {
-            Unproven::Broken(why) => {
-                CompareError::SelfTest(format!("{why}, with nothing injected"))
+        let proved = prove_apart(&self.views);
+        // First, for it may know that the machine is to blame.
+        let report = daemon.finish()?;
+        match proved {
+            Ok(()) => Ok(report),
+            Err(Unproven::Broken(why)) => {
+                Err(CompareError::SelfTest(format!("{why}, with nothing injected")))
             }
-            Unproven::Interrupted(why) => CompareError::Machine(why),
-        })?;
-        daemon.finish()
+            Err(Unproven::Interrupted(why)) => Err(CompareError::Machine(why)),
+        }
     }
 
     /// The most pairs of trials. Where nothing can be seen anyway, one is enough for the counts.

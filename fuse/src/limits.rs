@@ -23,9 +23,15 @@ pub(crate) fn raise() -> Option<u64> {
     now.current
 }
 
+static SAID: AtomicBool = AtomicBool::new(false);
+
+/// Whether calls of this process have failed for want of descriptors.
+pub(crate) fn ran_out() -> bool {
+    SAID.load(Ordering::Relaxed)
+}
+
 /// Says once, and in words, that descriptors have run out; callers get the errno.
 pub(crate) fn watch(error: Errno) {
-    static SAID: AtomicBool = AtomicBool::new(false);
     if matches!(error, Errno::MFILE | Errno::NFILE) && !SAID.swap(true, Ordering::Relaxed) {
         let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         tracing::error!(

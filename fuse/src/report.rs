@@ -10,6 +10,7 @@ use crate::caps::{DataPath, LockMode};
 use crate::engine::Engine;
 use crate::fault::FaultCount;
 use crate::findings::{DoubleGrant, monotonic_seconds};
+use crate::limits;
 
 /// What happened on all views of a mount.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -30,6 +31,9 @@ pub struct Report {
     pub first_double_grants: Vec<DoubleGrant>,
     /// Reordered locks that were refused when their turn came.
     pub late_locks_refused: u64,
+    /// Whether calls failed because the daemon may not have more files open: whatever was seen then
+    /// says nothing about the volume.
+    pub out_of_descriptors: bool,
 }
 
 /// What happened on one view.
@@ -103,6 +107,7 @@ impl Report {
             double_grants,
             first_double_grants,
             late_locks_refused: engine.late_refused(),
+            out_of_descriptors: limits::ran_out(),
         }
     }
 

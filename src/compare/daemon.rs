@@ -86,9 +86,15 @@ impl Daemon {
     pub(super) fn finish(mut self) -> Result<Report, CompareError> {
         drop(self.stdin.take());
         let line = self.line()?;
-        let report = serde_json::from_str(&line)
+        let report: Report = serde_json::from_str(&line)
             .map_err(|error| self.failed(&format!("gave no report: {error}")))?;
         let _ = self.child.wait();
+        if report.out_of_descriptors {
+            // What the replicas saw is then no fault of the volume's.
+            let why =
+                "the mount daemon may not have enough files open; raise the limit (ulimit -n)";
+            return Err(CompareError::Machine(why.to_owned()));
+        }
         Ok(report)
     }
 

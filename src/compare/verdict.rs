@@ -201,6 +201,7 @@ mod tests {
             double_grants: fired,
             first_double_grants: vec![],
             late_locks_refused: 0,
+            out_of_descriptors: false,
         };
         Trial {
             arm,

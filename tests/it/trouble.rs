@@ -6,6 +6,7 @@ use std::os::unix::process::ExitStatusExt as _;
 
 use serde_json::Value;
 
+use crate::rig::Rig;
 use crate::util::{Place, Replica, stderr, stdout};
 
 /// Fills the database, then overwrites its middle with garbage.
@@ -213,4 +214,22 @@ fn a_database_that_is_known_to_be_ours_is_evidence_whatever_it_looks_like() {
             "nothing was made"
         );
     }
+}
+
+#[test]
+fn a_daemon_without_descriptors_blames_nobody() {
+    let Some(rig) = Rig::new() else { return };
+    let compare = rig.compare(&["--drop-lock=0", "--trials=1", "-d=1s", "--replicas=10"]);
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "ulimit -n 60 && exec \"$@\"", "sh"]);
+    command.arg(compare.get_program()).args(compare.get_args()).env("TMPDIR", rig.path("tmp"));
+    let output = command.output().unwrap();
+    let said = stderr(&output);
+    // Who may raise the limit himself has enough.
+    match output.status.code() {
+        Some(3) => assert!(said.iter().any(|line| line.contains("ulimit -n")), "{said:?}"),
+        status => assert_eq!(status, Some(0), "{:?} {said:?}", stdout(&output)),
+    }
+    assert!(!stdout(&output).iter().any(|line| line.contains("is broken")), "{output:?}");
+    rig.assert_nothing_left();
 }
