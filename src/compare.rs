@@ -191,6 +191,10 @@ impl<'a> Stage<'a> {
             None => directory(&place, "volume")?,
         };
         let results = match &config.out {
+            Some(out) if lies_below(out, config.volume.as_deref()) => {
+                let why = "lies on the volume under test; --out names a directory elsewhere";
+                return Err(CompareError::Place(format!("{}: {why}", out.display())));
+            }
             Some(out) => empty_directory(out)?,
             None => directory(&place, "results")?,
         };
@@ -341,6 +345,14 @@ fn on_volume(volume: &Path) -> Result<Workplace, CompareError> {
         }
     }
     Workplace::below(&volume).map_err(CompareError::io(&volume))
+}
+
+/// Whether a path, which need not exist yet, is in a directory.
+fn lies_below(path: &Path, directory: Option<&Path>) -> bool {
+    let Some(Ok(directory)) = directory.map(Path::canonicalize) else { return false };
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let existing = absolute.ancestors().find_map(|ancestor| ancestor.canonicalize().ok());
+    existing.is_some_and(|existing| existing.starts_with(directory))
 }
 
 fn empty_directory(out: &Path) -> Result<PathBuf, CompareError> {

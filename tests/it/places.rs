@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use nix::sys::signal::Signal;
 
 use crate::rig::Rig;
-use crate::util::{Place, stderr, walbanger};
+use crate::util::{Place, stderr, stdout, walbanger};
 
 fn assert_told(output: &Output, status: i32, words: &[&str]) {
     assert_eq!(output.status.code(), Some(status), "{output:?}");
@@ -88,4 +88,32 @@ fn a_directory_for_temporary_files_that_cannot_be_used_is_named() {
         let last = stderr(&output).pop().unwrap();
         assert!(last.starts_with("walbanger: ") && last.contains("TMPDIR"), "{last}");
     }
+}
+
+#[test]
+fn results_do_not_lie_on_the_volume_under_test() {
+    let Some(rig) = Rig::new() else { return };
+    let volume = rig.path("volume");
+    let out = volume.join("new/results");
+    let output = rig.compare(&["--volume"]).arg(&volume).arg("--out").arg(&out).output().unwrap();
+    assert_told(&output, 2, &["new/results", "on the volume under test"]);
+    assert!(!volume.join("new").exists());
+    rig.assert_nothing_left();
+}
+
+#[test]
+fn a_full_tmpdir_keeps_nothing_of_ours() {
+    let Some(rig) = Rig::new() else { return };
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let script = r#"mount -t tmpfs -o size=4k none "$2" && head -c 4096 /dev/zero >"$2/full"
+        TMPDIR="$2" "$1" compare --drop-lock
+        echo "$?"; ls "$2""#;
+    let output = std::process::Command::new("unshare")
+        .args(["--mount", "sh", "-c", script, "sh", env!("CARGO_BIN_EXE_walbanger")])
+        .arg(rig.path("tmp"))
+        .output()
+        .unwrap();
+    assert_eq!(stdout(&output), ["3", "full"], "{output:?}");
 }
