@@ -62,7 +62,7 @@ pub enum Refusal {
 pub enum Found {
     /// Nothing, or an empty file.
     Fresh,
-    /// A database of ours, or what a broken boundary shows of one.
+    /// A database of ours, or what we were told to take for one.
     Ours,
 }
 
@@ -118,11 +118,8 @@ fn classify(first: &[u8]) -> Header {
     if first.is_empty() {
         return Header::Empty;
     }
-    // A hole where the first page should be: a size that arrived before its data. No database of
-    // anybody else begins so.
-    if first.len() == 100 && first.iter().all(|byte| *byte == 0) {
-        return Header::Ours;
-    }
+    // Zeros are not taken for a first page of ours that has not arrived yet: disk images begin so,
+    // too. Who knows that the database is ours, and wants to see that, says --trust.
     if !first.starts_with(b"SQLite format 3\0") {
         return Header::NotADatabase;
     }
@@ -149,9 +146,9 @@ mod tests {
     }
 
     #[test]
-    fn only_our_stamp_or_a_hole_is_ours() {
+    fn only_our_stamp_is_ours() {
         assert_eq!(classify(&[]), Header::Empty);
-        assert_eq!(classify(&[0; 100]), Header::Ours);
+        assert_eq!(classify(&[0; 100]), Header::NotADatabase, "it may be a disk image");
         assert_eq!(classify(&header(APPLICATION_ID)), Header::Ours);
         assert_eq!(classify(&header(0)), Header::Foreign);
         assert_eq!(classify(&header(7)), Header::Foreign);

@@ -24,7 +24,14 @@ fn files_that_are_not_ours_are_never_touched() {
     drop(foreign);
     let text = place.path().join("notes.txt");
     fs::write(&text, "dear diary").unwrap();
-    for (path, word) in [(place.database(), "did not make"), (text, "not an SQLite database")] {
+    // A file system leaves the first sectors to the boot loader.
+    let image = place.path().join("disk.img");
+    fs::write(&image, [[0; 1024], [0x53; 1024]].concat()).unwrap();
+    for (path, word) in [
+        (place.database(), "did not make"),
+        (text, "not an SQLite database"),
+        (image, "not an SQLite database"),
+    ] {
         let before = fs::read(&path).unwrap();
         for reset in ["--duration=1s", "--reset"] {
             let run = walbanger().arg("run").arg(&path).arg(reset).output().unwrap();
@@ -32,7 +39,7 @@ fn files_that_are_not_ours_are_never_touched() {
         }
         assert_eq!(fs::read(&path).unwrap(), before);
     }
-    assert_eq!(place.path().read_dir().unwrap().count(), 2, "nothing was added");
+    assert_eq!(place.path().read_dir().unwrap().count(), 3, "nothing was added");
 }
 
 #[test]
