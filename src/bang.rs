@@ -15,6 +15,7 @@ mod reset;
 mod schema;
 mod settings;
 mod shared;
+mod sidecars;
 mod tally;
 mod transaction;
 mod watch;

@@ -8,12 +8,16 @@
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Instant;
 
 use nix::unistd::{AccessFlags, access};
 
+use super::birth::{BETWEEN, LOOK};
 use super::reset;
 use super::schema::APPLICATION_ID;
 use super::settings::{Existing, Settings};
+use super::sidecars;
 use crate::place::{self, NoDirectory};
 
 /// Why a path is refused.
@@ -31,6 +35,12 @@ pub enum Refusal {
     /// A database that walbanger did not make.
     #[error("{0}: a database that walbanger did not make; it was not touched, name another path")]
     Foreign(PathBuf),
+    /// A sidecar file without its database.
+    #[error(
+        "{0}: a file of a database that is not there, and not known to be walbanger's; it was not \
+         touched, name another path"
+    )]
+    Orphan(PathBuf),
     /// It cannot be written.
     #[error("{path}: cannot be written: {source}; make it writable for this user")]
     ReadOnly {
@@ -68,7 +78,7 @@ pub enum Found {
 
 /// The first bytes of a file, as far as they matter.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Header {
+pub(super) enum Header {
     Empty,
     Ours,
     Foreign,
@@ -82,7 +92,7 @@ pub(super) fn admit(settings: &Settings) -> Result<Found, Refusal> {
     if settings.existing == Existing::Trust {
         return Ok(Found::Ours);
     }
-    let found = inspect(&settings.path)?;
+    let found = find(&settings.path, settings.existing)?;
     writable(directory)?;
     if found == Found::Ours || settings.path.exists() {
         writable(&settings.path)?;
@@ -92,6 +102,22 @@ pub(super) fn admit(settings: &Settings) -> Result<Found, Refusal> {
         return Ok(Found::Fresh);
     }
     Ok(found)
+}
+
+/// What is at the path and beside it. Whoever makes or replaces the database at this moment may have
+/// sidecar files and no database, so there must be none for a while before these are called orphans.
+fn find(path: &Path, existing: Existing) -> Result<Found, Refusal> {
+    let until = Instant::now() + BETWEEN;
+    loop {
+        if inspect(path)? == Found::Ours {
+            return Ok(Found::Ours);
+        }
+        match sidecars::orphan(path, existing)? {
+            None => return Ok(Found::Fresh),
+            Some(orphan) if Instant::now() >= until => return Err(Refusal::Orphan(orphan)),
+            Some(_) => thread::sleep(LOOK),
+        }
+    }
 }
 
 /// What is at the path, if it is ours to touch.
@@ -114,7 +140,7 @@ pub fn inspect(path: &Path) -> Result<Found, Refusal> {
     }
 }
 
-fn classify(first: &[u8]) -> Header {
+pub(super) fn classify(first: &[u8]) -> Header {
     if first.is_empty() {
         return Header::Empty;
     }

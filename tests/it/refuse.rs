@@ -43,6 +43,19 @@ fn files_that_are_not_ours_are_never_touched() {
 }
 
 #[test]
+fn sidecar_files_of_somebody_elses_missing_database_are_never_touched() {
+    for suffix in ["-journal", "-wal", "-shm"] {
+        let place = Place::new();
+        fs::write(place.sidecar(suffix), "somebody's").unwrap();
+        for more in ["--duration 1s", "--duration 1s --reset"] {
+            assert_refused(&place.run(more), "a file of a database that is not there");
+            assert_eq!(fs::read(place.sidecar(suffix)).unwrap(), b"somebody's");
+        }
+        assert_eq!(place.path().read_dir().unwrap().count(), 1, "nothing was added");
+    }
+}
+
+#[test]
 fn paths_that_are_no_files_are_refused() {
     let place = Place::new();
     let run = |path: &Path| walbanger().arg("run").arg(path).output().unwrap();
