@@ -92,13 +92,17 @@ pub(super) fn admit(settings: &Settings) -> Result<Found, Refusal> {
     if settings.existing == Existing::Trust {
         return Ok(Found::Ours);
     }
-    let found = find(&settings.path, settings.existing)?;
+    inspect(&settings.path)?;
+    let file = place::file(&settings.path);
+    let directory = file.parent().unwrap_or(directory);
+    place::directory(directory)?;
+    let found = find(&file, settings.existing)?;
     writable(directory)?;
-    if found == Found::Ours || settings.path.exists() {
-        writable(&settings.path)?;
+    if found == Found::Ours || file.exists() {
+        writable(&file)?;
     }
     if settings.existing == Existing::Reset {
-        reset::remove(&settings.path)?;
+        reset::remove(&file)?;
         return Ok(Found::Fresh);
     }
     Ok(found)

@@ -130,3 +130,34 @@ fn a_path_need_not_be_text() {
     let output = walbanger().arg("run").arg(path).args(["--duration=500ms", "--json"]).output();
     assert_eq!(output.unwrap().status.code(), Some(0));
 }
+
+#[test]
+fn a_name_that_sqlite_would_read_as_an_address_is_a_file() {
+    let place = Place::new();
+    let run = |name: &str| {
+        let mut run = walbanger();
+        run.current_dir(place.path()).args(["run", name, "--duration=500ms", "--json"]);
+        run.output().unwrap()
+    };
+    for name in [":memory:", "file:x.db", "file:y.db?mode=memory"] {
+        let output = run(name);
+        assert_eq!(output.status.code(), Some(0), "{name}: {output:?}");
+        assert!(place.path().join(name).metadata().unwrap().len() > 0, "{name}");
+        assert!(place.path().join(name).is_file(), "{name}");
+    }
+    assert_eq!(place.path().read_dir().unwrap().count(), 3, "nothing else was made");
+}
+
+#[test]
+fn a_link_leads_to_the_database_and_stays() {
+    let place = Place::new();
+    let elsewhere = Place::new();
+    symlink(elsewhere.database(), place.database()).unwrap();
+    for more in ["--duration 500ms", "--duration 500ms", "--duration 500ms --reset"] {
+        let output = place.run(more);
+        assert_eq!(output.status.code(), Some(0), "{more}: {output:?}");
+        assert!(place.database().is_symlink(), "{more}");
+        assert_eq!(place.path().read_dir().unwrap().count(), 1, "{more}");
+        assert!(elsewhere.database().metadata().unwrap().len() > 0, "{more}");
+    }
+}
