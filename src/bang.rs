@@ -15,6 +15,7 @@ mod reset;
 mod schema;
 mod settings;
 mod shared;
+mod sidecars;
 mod tally;
 mod transaction;
 mod watch;
@@ -36,6 +37,7 @@ pub use settings::{BadSettings, Existing, JournalMode, MOST_WORKERS, Settings, S
 pub use watch::Progress;
 pub(crate) use worker::Fault;
 
+use crate::place;
 use connection::{May, OpenError};
 
 /// Makes the database that the settings describe, so that replicas find it there.
@@ -45,6 +47,7 @@ use connection::{May, OpenError};
 pub fn create(settings: &Settings) -> Result<(), BangError> {
     settings.check()?;
     guard::admit(settings)?;
+    let settings = &Settings { path: place::file(&settings.path), ..settings.clone() };
     let never = Arc::new(AtomicBool::new(false));
     match connection::open(settings, May::Create, &never) {
         Ok(_) => Ok(()),

@@ -17,6 +17,7 @@ use crate::codes;
 use crate::evidence::{Evidence, Kind};
 use crate::history::{Schema, State, Track};
 use crate::ids::ReplicaName;
+use crate::place;
 
 pub use ledger::Ledger;
 
@@ -249,7 +250,7 @@ fn positive(number: i64) -> u64 {
 /// Opens the database as SQLite would after a crash, but leaves the WAL for the post-mortem.
 fn open(database: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(database, flags)?;
+    let connection = Connection::open_with_flags(place::file(database), flags)?;
     connection.busy_timeout(Duration::from_secs(10))?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     Ok(connection)

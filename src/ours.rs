@@ -63,6 +63,10 @@ mod tests {
         std::fs::remove_file(photo).unwrap();
         let journal = dir.path().join("b.db-journal");
         std::fs::write(&journal, "somebody's hot journal").unwrap();
-        assert_eq!(first_foreign(dir.path()).unwrap(), Some(journal));
+        assert_eq!(first_foreign(dir.path()).unwrap(), Some(journal.clone()));
+        std::fs::remove_file(journal).unwrap();
+        let image = dir.path().join("disk.img");
+        std::fs::write(&image, [0; 4096]).unwrap();
+        assert_eq!(first_foreign(dir.path()).unwrap(), Some(image));
     }
 }

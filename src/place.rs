@@ -4,6 +4,9 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
+/// The most links that are followed, as in the kernel.
+const MOST_LINKS: u32 = 40;
+
 /// Why a path is no directory that can be used.
 #[derive(Debug, thiserror::Error)]
 pub enum NoDirectory {
@@ -57,9 +60,55 @@ pub fn directory_to_be(path: &Path) -> Result<(), NoDirectory> {
     }
 }
 
+/// The file that a path leads to, or would if it were there, by a name that says nothing else to
+/// SQLite: what begins with `file:` is an address to it, and `:memory:` is no file. Links are
+/// followed, so that what is removed is the file and not a link to it.
+#[must_use]
+pub fn file(path: &Path) -> PathBuf {
+    // Without a working directory nothing is absolute.
+    let mut path = std::path::absolute(path).unwrap_or_else(|_| Path::new(".").join(path));
+    for _ in 0..MOST_LINKS {
+        if let Ok(real) = path.canonicalize() {
+            return real;
+        }
+        let Ok(target) = fs::read_link(&path) else { break };
+        path = path.parent().unwrap_or(Path::new("/")).join(target);
+    }
+    path
+}
+
 /// The view that a path leads through; the path itself if the mount table knows none.
 fn view_of(path: &Path) -> PathBuf {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let views = walbanger_fuse::our_mounts();
     views.into_iter().find(|view| absolute.starts_with(view)).unwrap_or_else(|| path.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_found_through_links_though_it_is_not_there_yet() {
+        let directory = tempfile::tempdir().unwrap();
+        let real = directory.path().canonicalize().unwrap();
+        symlink("two", real.join("one")).unwrap();
+        symlink("three", real.join("two")).unwrap();
+        for _ in 0..2 {
+            assert_eq!(file(&real.join("one")), real.join("three"));
+            fs::write(real.join("three"), "").unwrap();
+        }
+        symlink("loop", real.join("loop")).unwrap();
+        assert_eq!(file(&real.join("loop")), real.join("loop"));
+    }
+
+    #[test]
+    fn no_name_of_a_file_is_an_address() {
+        for name in [":memory:", "file:x.db", "file:x?mode=memory"] {
+            let file = file(Path::new(name));
+            assert!(file.is_absolute() && file.ends_with(name), "{}", file.display());
+        }
+    }
 }

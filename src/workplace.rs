@@ -29,13 +29,14 @@ impl Workplace {
     pub(crate) fn below(parent: &Path) -> io::Result<Self> {
         sweep(parent);
         let path = mkdtemp(&parent.join(format!("{PREFIX}XXXXXX")))?;
-        // Locked before it has the name that others look for: nobody can take it for abandoned.
-        let early = path.join("lock.new");
-        let mut lock = File::create(&early)?;
-        lock.write_all(MARK)?;
-        let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock).map_err(|(_, e)| e)?;
-        fs::rename(&early, path.join(LOCK))?;
-        Ok(Self { path, _lock: lock })
+        match hold(&path) {
+            Ok(lock) => Ok(Self { path, _lock: lock }),
+            Err(error) => {
+                // Without its lock nobody would know it for ours, and clear it away.
+                clear(&path);
+                Err(error)
+            }
+        }
     }
 
     /// The directory.
@@ -56,6 +57,17 @@ impl Drop for Workplace {
     fn drop(&mut self) {
         clear(&self.path);
     }
+}
+
+/// Locks a workplace before the lock has the name that others look for: nobody can take it for
+/// abandoned.
+fn hold(path: &Path) -> io::Result<Flock<File>> {
+    let early = path.join("lock.new");
+    let mut lock = File::create(&early)?;
+    lock.write_all(MARK)?;
+    let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock).map_err(|(_, e)| e)?;
+    fs::rename(&early, path.join(LOCK))?;
+    Ok(lock)
 }
 
 /// Whether this is the name of a workplace.

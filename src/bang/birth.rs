@@ -17,9 +17,9 @@ use crate::rng::mix;
 use crate::sys;
 
 /// How long there may be no database between the old one and the new.
-const BETWEEN: Duration = Duration::from_secs(1);
+pub(super) const BETWEEN: Duration = Duration::from_secs(1);
 /// How often to look for the new one.
-const LOOK: Duration = Duration::from_millis(5);
+pub(super) const LOOK: Duration = Duration::from_millis(5);
 
 /// Part of the tables of every database.
 pub(super) const TABLE: &str = "

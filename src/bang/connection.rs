@@ -38,7 +38,7 @@ impl From<rusqlite::Error> for OpenError {
     }
 }
 
-/// Opens the database, makes it if it may, and sets everything that a connection must have set.
+/// Opens the database, by a path that `place::file` gave; makes it if it may, and sets everything that a connection must have set.
 pub(super) fn open(
     settings: &Settings,
     may: May,

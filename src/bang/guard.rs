@@ -8,12 +8,16 @@
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Instant;
 
 use nix::unistd::{AccessFlags, access};
 
+use super::birth::{BETWEEN, LOOK};
 use super::reset;
 use super::schema::APPLICATION_ID;
 use super::settings::{Existing, Settings};
+use super::sidecars;
 use crate::place::{self, NoDirectory};
 
 /// Why a path is refused.
@@ -31,6 +35,12 @@ pub enum Refusal {
     /// A database that walbanger did not make.
     #[error("{0}: a database that walbanger did not make; it was not touched, name another path")]
     Foreign(PathBuf),
+    /// A sidecar file without its database.
+    #[error(
+        "{0}: a file of a database that is not there, and not known to be walbanger's; it was not \
+         touched, name another path"
+    )]
+    Orphan(PathBuf),
     /// It cannot be written.
     #[error("{path}: cannot be written: {source}; make it writable for this user")]
     ReadOnly {
@@ -62,13 +72,13 @@ pub enum Refusal {
 pub enum Found {
     /// Nothing, or an empty file.
     Fresh,
-    /// A database of ours, or what a broken boundary shows of one.
+    /// A database of ours, or what we were told to take for one.
     Ours,
 }
 
 /// The first bytes of a file, as far as they matter.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Header {
+pub(super) enum Header {
     Empty,
     Ours,
     Foreign,
@@ -82,16 +92,36 @@ pub(super) fn admit(settings: &Settings) -> Result<Found, Refusal> {
     if settings.existing == Existing::Trust {
         return Ok(Found::Ours);
     }
-    let found = inspect(&settings.path)?;
+    inspect(&settings.path)?;
+    let file = place::file(&settings.path);
+    let directory = file.parent().unwrap_or(directory);
+    place::directory(directory)?;
+    let found = find(&file, settings.existing)?;
     writable(directory)?;
-    if found == Found::Ours || settings.path.exists() {
-        writable(&settings.path)?;
+    if found == Found::Ours || file.exists() {
+        writable(&file)?;
     }
     if settings.existing == Existing::Reset {
-        reset::remove(&settings.path)?;
+        reset::remove(&file)?;
         return Ok(Found::Fresh);
     }
     Ok(found)
+}
+
+/// What is at the path and beside it. Whoever makes or replaces the database at this moment may have
+/// sidecar files and no database, so there must be none for a while before these are called orphans.
+fn find(path: &Path, existing: Existing) -> Result<Found, Refusal> {
+    let until = Instant::now() + BETWEEN;
+    loop {
+        if inspect(path)? == Found::Ours {
+            return Ok(Found::Ours);
+        }
+        match sidecars::orphan(path, existing)? {
+            None => return Ok(Found::Fresh),
+            Some(orphan) if Instant::now() >= until => return Err(Refusal::Orphan(orphan)),
+            Some(_) => thread::sleep(LOOK),
+        }
+    }
 }
 
 /// What is at the path, if it is ours to touch.
@@ -114,15 +144,12 @@ pub fn inspect(path: &Path) -> Result<Found, Refusal> {
     }
 }
 
-fn classify(first: &[u8]) -> Header {
+pub(super) fn classify(first: &[u8]) -> Header {
     if first.is_empty() {
         return Header::Empty;
     }
-    // A hole where the first page should be: a size that arrived before its data. No database of
-    // anybody else begins so.
-    if first.len() == 100 && first.iter().all(|byte| *byte == 0) {
-        return Header::Ours;
-    }
+    // Zeros are not taken for a first page of ours that has not arrived yet: disk images begin so,
+    // too. Who knows that the database is ours, and wants to see that, says --trust.
     if !first.starts_with(b"SQLite format 3\0") {
         return Header::NotADatabase;
     }
@@ -149,9 +176,9 @@ mod tests {
     }
 
     #[test]
-    fn only_our_stamp_or_a_hole_is_ours() {
+    fn only_our_stamp_is_ours() {
         assert_eq!(classify(&[]), Header::Empty);
-        assert_eq!(classify(&[0; 100]), Header::Ours);
+        assert_eq!(classify(&[0; 100]), Header::NotADatabase, "it may be a disk image");
         assert_eq!(classify(&header(APPLICATION_ID)), Header::Ours);
         assert_eq!(classify(&header(0)), Header::Foreign);
         assert_eq!(classify(&header(7)), Header::Foreign);

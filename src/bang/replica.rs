@@ -101,11 +101,12 @@ static STDERR_FD: AtomicI32 = AtomicI32::new(2);
 ///
 /// # Errors
 /// When it could not start; whatever goes wrong later is in the report.
-pub fn run(settings: Settings, session: &Session) -> Result<Report, BangError> {
+pub fn run(mut settings: Settings, session: &Session) -> Result<Report, BangError> {
     settings.check()?;
     if let Some(directory) = &session.history {
         place::directory_to_be(directory)?;
-        off_the_volume(directory, settings.directory())?;
+        let database = place::file(&settings.path);
+        off_the_volume(directory, database.parent().unwrap_or(settings.directory()))?;
     }
     guard::admit(&settings)?;
     let start = Instant::now();
@@ -117,6 +118,8 @@ pub fn run(settings: Settings, session: &Session) -> Result<Report, BangError> {
         return Ok(nothing_done(header, stop));
     }
     tell_of_crashes(&header, session.output);
+    // Told by the name that was given; from here on it is the file.
+    settings.path = place::file(&settings.path);
     let until = settings.duration.map(|duration| start + duration);
     let shared = Arc::new(share(settings, session, history, start));
     let watch = watch::start(Arc::clone(&shared), session.progress);

@@ -1,12 +1,13 @@
 //! Removes a database that is to be made anew, though others may have it open.
 
 use std::fs::{self, File};
-use std::io;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
+use std::{io, iter};
 
 use super::guard::Refusal;
+use super::sidecars;
 use crate::recordlock::lock_byte;
 
 /// The byte of the database that SQLite locks for a transaction with a rollback journal.
@@ -40,12 +41,7 @@ fn hold_back(file: File) -> File {
 }
 
 /// The files that belong to a database, itself first: while it is gone, whoever has it open knows
-/// that it is being replaced. SQLite clears away what a crash in between leaves.
-fn files(path: &Path) -> [PathBuf; 4] {
-    let sidecar = |suffix: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(suffix);
-        PathBuf::from(name)
-    };
-    [path.to_owned(), sidecar("-journal"), sidecar("-wal"), sidecar("-shm")]
+/// that it is being replaced. What a crash in between leaves, the next reset clears away.
+fn files(path: &Path) -> impl Iterator<Item = PathBuf> {
+    iter::once(path.to_owned()).chain(sidecars::beside(path))
 }

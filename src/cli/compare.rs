@@ -278,7 +278,8 @@ fn table(comparison: &Comparison, config: &Config) -> String {
     for Arm { name, void, .. } in comparison.arms.iter().filter(|arm| arm.void > 0) {
         let _ = writeln!(
             text,
-            "{name}: {void} more trials are void: a replica had to be killed, nothing else was seen."
+            "{name}: {void} more trials are void: a replica had to be killed, or nothing was \
+             committed."
         );
     }
     for (ratio, what) in [

@@ -50,7 +50,8 @@ pub struct Arm {
     pub flags: Vec<String>,
     /// How many trials count.
     pub trials: usize,
-    /// How many do not: a replica had to be killed in them, and nothing else was seen.
+    /// How many do not: a replica had to be killed in them, or nothing was committed, and
+    /// there is no evidence.
     pub void: usize,
     /// How many of them show evidence.
     pub trials_with_evidence: usize,

@@ -52,7 +52,8 @@ pub struct Trial {
     pub lost: u64,
     /// `ok`, or the first thing wrong with the file.
     pub integrity: String,
-    /// Whether it counts for nothing: a replica had to be killed, and nothing else was seen.
+    /// Whether it counts for nothing: a replica had to be killed, or nothing was
+    /// committed, and there is no evidence.
     pub void: bool,
     /// Seconds from the start of the first replica to the first evidence.
     pub first_evidence: Option<f64>,

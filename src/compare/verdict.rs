@@ -85,6 +85,13 @@ fn answer(plan: &Plan, trials: &[Trial], p_value: f64) -> (Answer, String) {
         return say(Answer::CleanArmFails, because);
     }
     let idle = |arm| trials.iter().filter(|t| t.arm == arm && !t.void).all(|t| t.commits == 0);
+    for (arm, counted) in [(ArmName::Clean, clean), (ArmName::Faulted, faulted)] {
+        let ran = trials.iter().any(|trial| trial.arm == arm);
+        if counted == 0 && ran && trials.iter().all(|t| t.arm != arm || t.commits == 0) {
+            let because = format!("nothing was committed in any {arm} trial: raise --duration");
+            return say(Answer::Undecided, because);
+        }
+    }
     if clean == 0 || faulted == 0 || idle(ArmName::Clean) {
         return say(Answer::Undecided, "too little was done to say anything".to_owned());
     }
@@ -283,6 +290,19 @@ mod tests {
         assert!(is_clear(&pairs));
         pairs[0].void = true;
         assert!(!is_clear(&pairs), "a pair of which half is void says nothing");
+    }
+
+    #[test]
+    fn an_arm_in_which_nothing_was_committed_decides_nothing() {
+        for arm in [ArmName::Clean, ArmName::Faulted] {
+            let mut idle = trials(&[(false, false); 3]);
+            for trial in idle.iter_mut().filter(|trial| trial.arm == arm) {
+                (trial.commits, trial.void) = (0, true);
+            }
+            let Judgement { answer, because, .. } = judge(&plan(Target::Lock), &idle);
+            assert_eq!(answer, Answer::Undecided);
+            assert!(because.contains(&format!("nothing was committed in any {arm} trial")));
+        }
     }
 
     #[test]

@@ -24,7 +24,14 @@ fn files_that_are_not_ours_are_never_touched() {
     drop(foreign);
     let text = place.path().join("notes.txt");
     fs::write(&text, "dear diary").unwrap();
-    for (path, word) in [(place.database(), "did not make"), (text, "not an SQLite database")] {
+    // A file system leaves the first sectors to the boot loader.
+    let image = place.path().join("disk.img");
+    fs::write(&image, [[0; 1024], [0x53; 1024]].concat()).unwrap();
+    for (path, word) in [
+        (place.database(), "did not make"),
+        (text, "not an SQLite database"),
+        (image, "not an SQLite database"),
+    ] {
         let before = fs::read(&path).unwrap();
         for reset in ["--duration=1s", "--reset"] {
             let run = walbanger().arg("run").arg(&path).arg(reset).output().unwrap();
@@ -32,7 +39,20 @@ fn files_that_are_not_ours_are_never_touched() {
         }
         assert_eq!(fs::read(&path).unwrap(), before);
     }
-    assert_eq!(place.path().read_dir().unwrap().count(), 2, "nothing was added");
+    assert_eq!(place.path().read_dir().unwrap().count(), 3, "nothing was added");
+}
+
+#[test]
+fn sidecar_files_of_somebody_elses_missing_database_are_never_touched() {
+    for suffix in ["-journal", "-wal", "-shm"] {
+        let place = Place::new();
+        fs::write(place.sidecar(suffix), "somebody's").unwrap();
+        for more in ["--duration 1s", "--duration 1s --reset"] {
+            assert_refused(&place.run(more), "a file of a database that is not there");
+            assert_eq!(fs::read(place.sidecar(suffix)).unwrap(), b"somebody's");
+        }
+        assert_eq!(place.path().read_dir().unwrap().count(), 1, "nothing was added");
+    }
 }
 
 #[test]
@@ -109,4 +129,35 @@ fn a_path_need_not_be_text() {
     let path = place.path().join(std::ffi::OsStr::from_bytes(b"\xff\xfe.db"));
     let output = walbanger().arg("run").arg(path).args(["--duration=500ms", "--json"]).output();
     assert_eq!(output.unwrap().status.code(), Some(0));
+}
+
+#[test]
+fn a_name_that_sqlite_would_read_as_an_address_is_a_file() {
+    let place = Place::new();
+    let run = |name: &str| {
+        let mut run = walbanger();
+        run.current_dir(place.path()).args(["run", name, "--duration=500ms", "--json"]);
+        run.output().unwrap()
+    };
+    for name in [":memory:", "file:x.db", "file:y.db?mode=memory"] {
+        let output = run(name);
+        assert_eq!(output.status.code(), Some(0), "{name}: {output:?}");
+        assert!(place.path().join(name).metadata().unwrap().len() > 0, "{name}");
+        assert!(place.path().join(name).is_file(), "{name}");
+    }
+    assert_eq!(place.path().read_dir().unwrap().count(), 3, "nothing else was made");
+}
+
+#[test]
+fn a_link_leads_to_the_database_and_stays() {
+    let place = Place::new();
+    let elsewhere = Place::new();
+    symlink(elsewhere.database(), place.database()).unwrap();
+    for more in ["--duration 500ms", "--duration 500ms", "--duration 500ms --reset"] {
+        let output = place.run(more);
+        assert_eq!(output.status.code(), Some(0), "{more}: {output:?}");
+        assert!(place.database().is_symlink(), "{more}");
+        assert_eq!(place.path().read_dir().unwrap().count(), 1, "{more}");
+        assert!(elsewhere.database().metadata().unwrap().len() > 0, "{more}");
+    }
 }

@@ -334,6 +334,9 @@ impl<'a> Crew<'a> {
             }
         }
         let commits = self.ledger.acked();
+        if commits == 0 {
+            self.notes.push("nothing was committed".to_owned());
+        }
         #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
         let commits_per_second = if seconds > 0.0 { commits as f64 / seconds } else { 0.0 };
         Trial {
@@ -349,7 +352,7 @@ impl<'a> Crew<'a> {
             acked: verdict.acked,
             lost: verdict.lost,
             integrity: verdict.integrity.clone(),
-            void: self.killed && evidence.is_empty(),
+            void: (self.killed || commits == 0) && evidence.is_empty(),
             first_evidence: evidence.first().map(|evidence| evidence.at),
             codes,
             kinds,
