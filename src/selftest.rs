@@ -248,13 +248,13 @@ fn commits(one: &Path, other: &Path) -> Result<(), SelfTestError> {
         let view = view.to_owned();
         move |source| SelfTestError::Commit { view, source }
     };
-    let writer = Connection::open(one.join(DATABASE)).map_err(failed(one))?;
+    let writer = Connection::open(plain(one)).map_err(failed(one))?;
     writer
         .execute_batch(
             "PRAGMA journal_mode = WAL; CREATE TABLE IF NOT EXISTS t (n); DELETE FROM t;",
         )
         .map_err(failed(one))?;
-    let reader = Connection::open(other.join(DATABASE)).map_err(failed(other))?;
+    let reader = Connection::open(plain(other)).map_err(failed(other))?;
     for value in 1..=10_i64 {
         writer.execute("INSERT INTO t VALUES (?1)", [value]).map_err(failed(one))?;
         let sum: i64 = reader
@@ -265,6 +265,12 @@ fn commits(one: &Path, other: &Path) -> Result<(), SelfTestError> {
         }
     }
     Ok(())
+}
+
+/// The database by a name that SQLite cannot take for an address (`file:...`).
+fn plain(view: &Path) -> PathBuf {
+    let path = view.join(DATABASE);
+    std::path::absolute(&path).unwrap_or(path)
 }
 
 fn open(path: &Path) -> Result<File, SelfTestError> {
