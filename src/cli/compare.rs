@@ -371,7 +371,9 @@ fn told(error: &CompareError, config: &Config) -> String {
     let temporary = match error {
         CompareError::Io { path, .. } => is_temporary(path),
         CompareError::Bang(BangError::DiskFull(..)) => config.volume.is_none(),
-        CompareError::Replica(_, why) | CompareError::SelfTest(why) => {
+        CompareError::Replica(_, why)
+        | CompareError::Machine(why)
+        | CompareError::SelfTest(why) => {
             let full = ["disk is full", "No space left"].iter().any(|words| why.contains(words));
             full && config.volume.is_none()
         }
