@@ -306,7 +306,8 @@ impl fuser::Filesystem for Adapter {
         data_only: bool,
         reply: fuser::ReplyEmpty,
     ) {
-        // No turn: the next call comes when the disk has answered, and that takes its time.
+        // No turn if another thread asks the disk: the next call comes when that has answered.
+        let _turn = self.engine.syncs_are_short().then(|| self.vigil.turn());
         let (call, kind) = if data_only {
             (Call::Fdatasync, SyncKind::DataOnly)
         } else {

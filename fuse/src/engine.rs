@@ -1,7 +1,8 @@
 //! Where faults meet calls: fsync and lock calls of all views, done, delayed, reordered or dropped.
 //!
 //! The session threads hand over a call with a way to answer it. Nothing here sleeps in their
-//! place: a call is answered, parked, or given to the completion pool.
+//! place: a call is answered, parked, or given to the completion pool. Only an fsync on a disk that
+//! has been answering in less time than a hand-over takes is done on the spot.
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,6 +17,7 @@ use crate::findings::Findings;
 use crate::fs::{Handle, Result, Volume, VolumeFile};
 use crate::ledger::{LockKind, Owner, Range};
 use crate::locks::{Blocker, Wish};
+use crate::pace::Pace;
 use crate::park::{Parking, Release, Waits};
 use crate::plan::{Action, Plan, Target};
 use crate::reorder::{Key, Pushed, Reorder};
@@ -41,6 +43,8 @@ pub(crate) struct Engine {
     pub findings: Findings,
     volume: Arc<Volume>,
     parking: Parking,
+    /// Of the fsyncs that no rule touches.
+    pace: Pace,
     waiting: Arc<Waiting>,
     lock_window: Option<Mutex<Reorder<LateLock>>>,
     sync_window: Option<Mutex<Reorder<LateSync>>>,
@@ -102,9 +106,15 @@ impl Engine {
             findings: Findings::new(),
             volume,
             parking,
+            pace: Pace::new(),
             waiting,
             late_refused: AtomicU64::new(0),
         }))
+    }
+
+    /// Whether the disk answers an fsync so soon that the session thread does it itself.
+    pub(crate) fn syncs_are_short(&self) -> bool {
+        self.pace.is_short()
     }
 
     /// Makes something durable, late, or not at all, and answers.
@@ -116,7 +126,11 @@ impl Engine {
         reply: impl Reply,
     ) {
         match verdict {
-            None => self.parking.offload(move || reply(what.sync())),
+            None if self.syncs_are_short() => reply(self.pace.measure(|| what.sync())),
+            None => {
+                let engine = Arc::clone(self);
+                self.parking.offload(move || reply(engine.pace.measure(|| what.sync())));
+            }
             Some((_, Effect::Delay(delay))) => {
                 let job = move |why| match why {
                     Release::Killed => reply(Err(Errno::INTR)),

@@ -42,6 +42,7 @@ mod ledger;
 mod limits;
 mod locks;
 mod mount;
+mod pace;
 mod park;
 mod places;
 mod plan;

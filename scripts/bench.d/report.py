@@ -46,7 +46,8 @@ def spread(values, base):
 
 def cell(row, name):
     factor = row["spread"][name]
-    return f"{'~' if factor and factor > NOISE else ''}{row['ratios'][name]:.2f}"
+    ratio = row["ratios"][name]
+    return f"{'~' if factor and factor > NOISE else ''}{ratio:.{3 if ratio < 0.1 else 2}f}"
 
 
 def first_line(command):
