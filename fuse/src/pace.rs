@@ -15,13 +15,13 @@ pub(crate) struct Pace(AtomicU64);
 
 impl Pace {
     /// Nothing measured yet: calls count as long.
-    pub(crate) const fn new() -> Self {
-        Self(AtomicU64::new(LONG.as_nanos() as u64))
+    pub(crate) fn new() -> Self {
+        Self(AtomicU64::new(nanos(LONG)))
     }
 
     /// Whether the calls have been short of late.
     pub(crate) fn is_short(&self) -> bool {
-        self.0.load(Ordering::Relaxed) < SHORT.as_nanos() as u64
+        self.0.load(Ordering::Relaxed) < nanos(SHORT)
     }
 
     /// Makes a call and notes how long it took.
@@ -30,9 +30,13 @@ impl Pace {
         let done = call();
         // Two threads at once lose one of two measurements, and the mean is none the worse for it.
         let mean = next_mean(Duration::from_nanos(self.0.load(Ordering::Relaxed)), began.elapsed());
-        self.0.store(u64::try_from(mean.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.0.store(nanos(mean), Ordering::Relaxed);
         done
     }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// One long call is a disk that is busy now: it counts at once, and short ones bit by bit.
