@@ -1,10 +1,10 @@
-//! How long the disk takes: whether an fsync is over sooner than another thread could be woken for it.
+//! How long the disk takes: whether an fsync is over too soon to hand it to another thread.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// A call that takes less is not worth a hand-over: on an idle processor the two wake-ups of one
-/// take half as long.
+/// A call that takes less is not worth a hand-over, which takes a good part of it on processors that
+/// sleep; and no other call of the view waits longer for it.
 const SHORT: Duration = Duration::from_micros(500);
 /// What a longer call counts for, so that about twenty short ones make up for it.
 const LONG: Duration = Duration::from_millis(5);
@@ -41,7 +41,7 @@ fn nanos(time: Duration) -> u64 {
 
 /// One long call is a disk that is busy now: it counts at once, and short ones bit by bit.
 fn next_mean(mean: Duration, took: Duration) -> Duration {
-    if took >= SHORT { took.max(LONG) } else { (mean * 7 + took) / 8 }.min(LONG)
+    if took >= SHORT { LONG } else { (mean * 7 + took) / 8 }
 }
 
 #[cfg(test)]
