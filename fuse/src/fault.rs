@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use decide::{Effect, Site, decide};
 
+use crate::guarantee::Guarantee;
 use crate::plan::Plan;
 
 /// A plan with the count of what its rules saw and did.
@@ -37,7 +38,7 @@ pub struct FaultCount {
     /// Whether what it does breaks a guarantee.
     pub violating: bool,
     /// The guarantee that it breaks, if it is violating.
-    pub guarantee: Option<String>,
+    pub guarantee: Option<Guarantee>,
     /// Calls it looked at.
     pub seen: u64,
     /// Calls it faulted.
@@ -80,7 +81,7 @@ impl Faults {
             rule: rule.name(),
             flag: rule.to_string(),
             violating: rule.action.is_violating(),
-            guarantee: rule.action.is_violating().then(|| rule.target.guarantee().to_owned()),
+            guarantee: rule.action.is_violating().then(|| rule.target.guarantee()),
             seen: tally.seen.load(Ordering::Relaxed),
             fired: tally.fired.load(Ordering::Relaxed),
         };

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::call::Call;
+use crate::guarantee::Guarantee;
 
 /// The longest a call may be delayed. A longer wait looks like a hang to every caller.
 pub const MAX_DELAY: Duration = Duration::from_secs(60);
@@ -211,10 +212,10 @@ impl Target {
 
     /// The guarantee that a violating fault on these calls breaks.
     #[must_use]
-    pub const fn guarantee(self) -> &'static str {
+    pub const fn guarantee(self) -> Guarantee {
         match self {
-            Target::Fsync => "fsync-durable",
-            Target::Lock => "lock-exclusion",
+            Target::Fsync => Guarantee::FsyncDurable,
+            Target::Lock => Guarantee::LockExclusion,
         }
     }
 

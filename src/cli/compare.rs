@@ -299,7 +299,8 @@ fn table(comparison: &Comparison, config: &Config) -> String {
         let _ = writeln!(text, "{line}");
     }
     if !comparison.broken_guarantees.is_empty() {
-        let _ = writeln!(text, "Broken: {}.", comparison.broken_guarantees.join(", "));
+        let names: Vec<_> = comparison.broken_guarantees.iter().map(|one| one.name()).collect();
+        let _ = writeln!(text, "Broken: {}.", names.join(", "));
     }
     if let (Some(error), None) = (&comparison.ended_early, comparison.signal()) {
         let _ = writeln!(text, "Ended early by: {error}.");

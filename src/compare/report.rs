@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use nix::sys::signal::Signal;
 use serde::Serialize;
-use walbanger_fuse::Plan;
+use walbanger_fuse::{Guarantee, Plan};
 
 use super::statistics::{Estimate, median, median_time, ratio};
 use super::trial::Trial;
@@ -26,7 +26,7 @@ pub struct Comparison {
     /// Upper bound for the probability of such a difference between equal arms.
     pub p_value: f64,
     /// The guarantees that the mounts saw broken.
-    pub broken_guarantees: Vec<String>,
+    pub broken_guarantees: Vec<Guarantee>,
     /// Commits a second of the faulted arm to those of the clean arm.
     pub throughput_ratio: Option<Estimate>,
     /// Commits a second of the clean arm to those of the bare one.
@@ -83,7 +83,7 @@ pub struct Document<'a> {
     verdict: Answer,
     because: &'a str,
     p_value: f64,
-    broken_guarantees: &'a [String],
+    broken_guarantees: &'a [Guarantee],
     throughput_ratio: Option<Estimate>,
     bare_ratio: Option<Estimate>,
     stopped_by: Option<&'static str>,

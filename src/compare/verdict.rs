@@ -1,7 +1,7 @@
 //! What the arms together say. A pure function of the trials.
 
 use serde::Serialize;
-use walbanger_fuse::{Plan, Report, Target};
+use walbanger_fuse::{Guarantee, Plan, Report, Target};
 
 use super::ArmName;
 use super::statistics::{Sequential, highest_silent_rate};
@@ -139,13 +139,14 @@ fn bound(p_value: f64) -> String {
 
 /// The guarantees that the mounts saw broken.
 #[must_use]
-pub(super) fn broken_guarantees(trials: &[Trial]) -> Vec<String> {
+pub(super) fn broken_guarantees(trials: &[Trial]) -> Vec<Guarantee> {
     let mut broken = Vec::new();
     for report in trials.iter().filter_map(|trial| trial.mount.as_ref()) {
         for fault in report.faults.iter().filter(|fault| fault.fired > 0) {
             // A lock that was not taken breaks something only when somebody else got it, too.
-            let seen = |name: &String| name != Target::Lock.guarantee() || report.double_grants > 0;
-            broken.extend(fault.guarantee.iter().filter(|name| seen(name)).cloned());
+            let seen =
+                |name: &&Guarantee| **name != Target::Lock.guarantee() || report.double_grants > 0;
+            broken.extend(fault.guarantee.iter().filter(seen));
         }
     }
     broken.sort_unstable();
@@ -195,7 +196,7 @@ mod tests {
             rule: "drop-lock".to_owned(),
             flag: "--drop-lock=1".to_owned(),
             violating: true,
-            guarantee: Some("lock-exclusion".to_owned()),
+            guarantee: Some(Guarantee::LockExclusion),
             seen: 10,
             fired,
         };
@@ -316,7 +317,7 @@ mod tests {
     #[test]
     fn a_guarantee_is_broken_when_the_ledger_saw_it() {
         let mut trials = trials(&[(false, true)]);
-        assert_eq!(broken_guarantees(&trials), ["lock-exclusion"]);
+        assert_eq!(broken_guarantees(&trials), [Guarantee::LockExclusion]);
         trials[1].mount.as_mut().unwrap().double_grants = 0;
         assert!(broken_guarantees(&trials).is_empty());
     }
