@@ -80,7 +80,7 @@ guarantees! {
         "an owner may turn its own read lock into a write lock",
         "fcntl(2), Advisory record locking; sqlite.org/lockingv3.html", Both;
     LockQuery "lock-query",
-        "F_GETLK tells the lock that is in the way, and nothing else",
+        "a query tells the lock that is in the way, and nothing else",
         "fcntl(2), F_GETLK", Wal;
     LockKept "lock-kept",
         "a lock is held until its owner unlocks it, closes the file or ends",
@@ -92,7 +92,7 @@ guarantees! {
         "lock calls work: they fail for no other reason than a lock in the way",
         "fcntl(2), ERRORS", Both;
     MappingSupported "mapping-supported",
-        "a file can be mapped with MAP_SHARED and its pages can be touched",
+        "a file can be mapped as shared memory, and its pages can be touched",
         "mmap(2), ERRORS; sqlite.org/wal.html, Use of WAL Without Shared-Memory", Wal;
     ShmCoherence "shm-coherence",
         "a store to a shared mapping is seen at once by all who map the file",
@@ -113,7 +113,7 @@ guarantees! {
         "a name that was made or removed is there or gone for everybody",
         "POSIX open(), unlink()", Rollback;
     ExclusiveCreate "exclusive-create",
-        "of two who create a name with O_EXCL one is refused",
+        "of two who create a name exclusively one is refused",
         "open(2), O_EXCL", Neither;
     InodeStable "inode-stable",
         "a file has one inode number, at any time and through any name",

@@ -32,7 +32,7 @@ fn a_dropped_lock_is_granted_to_everybody_and_the_ledger_names_it() {
     assert_eq!(found.rule.as_deref(), Some("drop-lock"));
     let fault = &report.faults[0];
     assert_eq!((fault.seen, fault.fired), (2, 2));
-    assert_eq!(fault.guarantee.as_deref(), Some("lock-exclusion"));
+    assert_eq!(fault.guarantee, Some(walbanger_fuse::Guarantee::LockExclusion));
 }
 
 #[test]
