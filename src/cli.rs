@@ -9,6 +9,7 @@ mod meta;
 mod mount;
 mod probe;
 mod program;
+mod quirks;
 mod run;
 
 use clap::{Parser, Subcommand, ValueEnum};

@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use decide::{Effect, Site, decide};
+pub(crate) use decide::{Effect, Site, decide, happens};
 
 use crate::guarantee::Guarantee;
 use crate::plan::Plan;
+use crate::quirk::Quirk;
 
 /// A plan with the count of what its rules saw and did.
 #[derive(Debug)]
@@ -31,13 +32,13 @@ pub(crate) struct RuleIndex(pub usize);
 /// How often one rule saw a call it looks at, and how often it fired.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct FaultCount {
-    /// The name of the rule, such as `drop-lock`.
+    /// The name of the rule or quirk, such as `drop-lock`.
     pub rule: String,
     /// The rule as the flag that makes it.
     pub flag: String,
     /// Whether what it does breaks a guarantee.
     pub violating: bool,
-    /// The guarantee that it breaks, if it is violating.
+    /// The guarantee that it breaks.
     pub guarantee: Option<Guarantee>,
     /// Calls it looked at.
     pub seen: u64,
@@ -49,7 +50,7 @@ impl Faults {
     /// Takes a plan; all counts are zero.
     #[must_use]
     pub(crate) fn new(plan: Plan) -> Self {
-        let tallies = plan.rules.iter().map(|_| Tally::default()).collect();
+        let tallies = (0..plan.rules.len() + plan.quirks.len()).map(|_| Tally::default()).collect();
         Self { plan, tallies }
     }
 
@@ -68,13 +69,37 @@ impl Faults {
         Some((index, effect))
     }
 
-    /// The name of a rule of the plan.
-    #[must_use]
-    pub(crate) fn rule_name(&self, index: RuleIndex) -> String {
-        self.plan.rules[index.0].name()
+    /// Whether a quirk acts on the `k`-th call at this site.
+    pub(crate) fn acts(&self, quirk: RuleIndex, site: Site, k: u64) -> bool {
+        let rate = self.quirk(quirk).rate;
+        self.tallies[quirk.0].seen.fetch_add(1, Ordering::Relaxed);
+        let acts = happens(self.plan.seed, quirk, rate, site, k);
+        if acts {
+            self.tallies[quirk.0].fired.fetch_add(1, Ordering::Relaxed);
+        }
+        acts
     }
 
-    /// The counts so far, in the order of the rules.
+    /// A quirk has acted, as it always does.
+    pub(crate) fn acted(&self, quirk: RuleIndex) {
+        self.tallies[quirk.0].seen.fetch_add(1, Ordering::Relaxed);
+        self.tallies[quirk.0].fired.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn quirk(&self, index: RuleIndex) -> &Quirk {
+        &self.plan.quirks[index.0 - self.plan.rules.len()]
+    }
+
+    /// The name of a rule or a quirk of the plan.
+    #[must_use]
+    pub(crate) fn rule_name(&self, index: RuleIndex) -> String {
+        match self.plan.rules.get(index.0) {
+            Some(rule) => rule.name(),
+            None => self.quirk(index).axis().to_owned(),
+        }
+    }
+
+    /// The counts so far, in the order of the rules, and then of the quirks.
     #[must_use]
     pub(crate) fn counts(&self) -> Vec<FaultCount> {
         let count = |(rule, tally): (&crate::plan::Rule, &Tally)| FaultCount {
@@ -85,6 +110,16 @@ impl Faults {
             seen: tally.seen.load(Ordering::Relaxed),
             fired: tally.fired.load(Ordering::Relaxed),
         };
-        self.plan.rules.iter().zip(&self.tallies).map(count).collect()
+        let standing = |(quirk, tally): (&Quirk, &Tally)| FaultCount {
+            rule: quirk.axis().to_owned(),
+            flag: quirk.to_string(),
+            violating: quirk.is_violating(),
+            guarantee: quirk.guarantee(),
+            seen: tally.seen.load(Ordering::Relaxed),
+            fired: tally.fired.load(Ordering::Relaxed),
+        };
+        let (rules, quirks) = self.tallies.split_at(self.plan.rules.len());
+        let rules = self.plan.rules.iter().zip(rules).map(count);
+        rules.chain(self.plan.quirks.iter().zip(quirks).map(standing)).collect()
     }
 }

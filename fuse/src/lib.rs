@@ -47,6 +47,7 @@ mod pace;
 mod park;
 mod places;
 mod plan;
+mod quirk;
 mod relief;
 mod reorder;
 mod report;
@@ -64,6 +65,10 @@ pub use mount::{MountError, MountOptions, Mounted, mount};
 pub use places::PlaceError;
 pub use plan::{
     Action, Delay, MAX_DELAY, MAX_WINDOW, Plan, PlanError, Probability, Rule, Target, Window,
+};
+pub use quirk::{
+    AXES, Axis, DropOn, Files, InodeChange, Lifetime, LockCall, LockLife, LockScope, LockShape,
+    Quirk, QuirkError, QuirkKind, ReadFate, SharedMemory, Unlink, Views, WriteFate, errno_name,
 };
 pub use report::{Report, ViewReport};
 pub use sqlite::{FileRole, lock_name};

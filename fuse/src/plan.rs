@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::call::Call;
 use crate::guarantee::Guarantee;
+use crate::quirk::Quirk;
 
 /// The longest a call may be delayed. A longer wait looks like a hang to every caller.
 pub const MAX_DELAY: Duration = Duration::from_secs(60);
@@ -123,7 +124,7 @@ impl fmt::Display for Delay {
 
 /// Writes a time without a fraction, in the largest unit that allows it: the form in which the
 /// command line reads it back.
-fn write_whole(f: &mut fmt::Formatter<'_>, time: Duration) -> fmt::Result {
+pub(crate) fn write_whole(f: &mut fmt::Formatter<'_>, time: Duration) -> fmt::Result {
     match time.as_nanos() {
         nanos if nanos % 1_000_000 == 0 => write!(f, "{}ms", nanos / 1_000_000),
         nanos if nanos % 1_000 == 0 => write!(f, "{}us", nanos / 1_000),
@@ -265,9 +266,24 @@ pub struct Plan {
     pub seed: u64,
     /// Looked at in order; the first that fires decides.
     pub rules: Vec<Rule>,
+    /// What is odd about the views all the time.
+    pub quirks: Vec<Quirk>,
 }
 
 impl Plan {
+    /// All of it but the seed, as the flags that make it.
+    #[must_use]
+    pub fn flags(&self) -> Vec<String> {
+        let rules = self.rules.iter().map(ToString::to_string);
+        rules.chain(self.quirks.iter().map(ToString::to_string)).collect()
+    }
+
+    /// Whether nothing is done and nothing is odd.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.rules.is_empty() && self.quirks.is_empty()
+    }
+
     /// Whether any rule looks at lock calls.
     #[must_use]
     pub fn lock_rule(&self) -> Option<&Rule> {
@@ -278,6 +294,7 @@ impl Plan {
     #[must_use]
     pub fn is_violating(&self) -> bool {
         self.rules.iter().any(|rule| rule.action.is_violating())
+            || self.quirks.iter().any(Quirk::is_violating)
     }
 }
 

@@ -206,16 +206,15 @@ fn config(args: &CompareArgs) -> anyhow::Result<Config> {
 }
 
 fn headline(config: &Config) -> String {
-    let flags: Vec<_> = config.plan.rules.iter().map(ToString::to_string).collect();
-    let faults = flags.join(" ");
+    let flags = config.plan.flags();
     let Config { replicas, workload, duration, seed, launcher, .. } = config;
     let trials = match config.trials {
         Trials::UntilClear(most) => format!("up to {most}"),
         Trials::Exactly(number) => number.to_string(),
     };
-    let faults = match config.plan.rules.as_slice() {
+    let faults = match flags.as_slice() {
         [] => "nothing with nothing, a control (give a fault, such as --drop-lock)".to_owned(),
-        _ => format!("{faults} with nothing"),
+        flags => format!("{} with nothing", flags.join(" ")),
     };
     let mut text = format!(
         "Comparing {faults}: {replicas} replicas ({launcher}) of {} workers, \

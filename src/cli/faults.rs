@@ -5,6 +5,7 @@ use walbanger_fuse::{
     Action, DataChoice, DataPath, Delay, LockMode, Plan, Probability, Rule, Target, Window,
 };
 
+use super::quirks::QuirkArgs;
 use super::run::duration;
 use crate::ids::Seed;
 
@@ -43,6 +44,9 @@ pub(super) struct FaultArgs {
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "8")]
     #[arg(value_parser = window, value_name = "N")]
     reorder_lock: Option<Window>,
+
+    #[command(flatten)]
+    quirks: QuirkArgs,
 }
 
 /// How the views are made.
@@ -79,7 +83,11 @@ impl FaultArgs {
             self.reorder_lock.map(|n| rule(Target::Lock, Action::Reorder(n), always)),
             self.delay_lock.map(|t| rule(Target::Lock, Action::Delay(t), always)),
         ];
-        Plan { seed: seed.0, rules: rules.into_iter().flatten().collect() }
+        Plan {
+            seed: seed.0,
+            rules: rules.into_iter().flatten().collect(),
+            quirks: self.quirks.quirks.clone(),
+        }
     }
 }
 

@@ -243,10 +243,9 @@ fn greeting(args: &MountArgs, mounted: &Mounted, plan: &walbanger_fuse::Plan) ->
         args.volume.display(),
         views.join(", ")
     );
-    let rules: Vec<_> = plan.rules.iter().map(ToString::to_string).collect();
-    let _ = match rules.as_slice() {
+    let _ = match plan.flags().as_slice() {
         [] => write!(text, "no faults."),
-        rules => write!(text, "{} --seed={}.", rules.join(" "), plan.seed),
+        flags => write!(text, "{} --seed={}.", flags.join(" "), plan.seed),
     };
     if let Some(reason) = report.views.first().and_then(|view| view.fallback.as_ref()) {
         let _ = write!(text, "\nNo passthrough: {reason}.");

@@ -56,7 +56,7 @@ impl Daemon {
         command
             .args(["mount", "--json", "--supervised", "--force"])
             .arg(format!("--seed={}", plan.plan.seed))
-            .args(plan.plan.rules.iter().map(ToString::to_string))
+            .args(plan.plan.flags())
             .args(plan.flags)
             .arg("--")
             .arg(plan.volume)

@@ -187,7 +187,7 @@ mod tests {
 
     fn plan(target: Target) -> Plan {
         let rule = Rule { target, action: Action::Drop, probability: Probability::ALWAYS };
-        Plan { seed: 1, rules: vec![rule] }
+        Plan { seed: 1, rules: vec![rule], quirks: vec![] }
     }
 
     fn trial(arm: ArmName, number: u32, evidence: bool) -> Trial {

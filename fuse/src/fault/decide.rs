@@ -12,7 +12,7 @@ use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 
 use super::RuleIndex;
 use crate::call::Call;
-use crate::plan::{Action, Plan, Rule};
+use crate::plan::{Action, Plan, Probability, Rule};
 use crate::sqlite::FileRole;
 
 /// Where a call was made.
@@ -65,6 +65,12 @@ fn fires(seed: u64, index: usize, rule: &Rule, site: Site, k: u64) -> Option<Eff
     })
 }
 
+/// Whether something that happens at this rate happens to the `k`-th call at this site.
+#[must_use]
+pub(crate) fn happens(seed: u64, index: RuleIndex, rate: Probability, site: Site, k: u64) -> bool {
+    rate == Probability::ALWAYS || unit(draws(seed, index.0, site, k).next_u64()) < rate.get()
+}
+
 /// The stream of this combination, at the position of the `k`-th call.
 fn draws(seed: u64, rule: usize, site: Site, k: u64) -> ChaCha8Rng {
     let mut key = [0; 32];
@@ -89,10 +95,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::plan::{Delay, Probability, Target, Window};
+    use crate::plan::{Delay, Target, Window};
 
     fn plan(seed: u64, rules: Vec<Rule>) -> Plan {
-        Plan { seed, rules }
+        Plan { seed, rules, quirks: Vec::new() }
     }
 
     fn drop_lock(probability: f64) -> Rule {

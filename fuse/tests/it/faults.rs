@@ -161,7 +161,11 @@ fn lock_faults_need_forwarded_locks() {
     let refused = walbanger_fuse::mount(&walbanger_fuse::MountOptions {
         volume: dir.path().to_owned(),
         views: vec![dir.path().join("view")],
-        plan: walbanger_fuse::Plan { seed: 1, rules: vec![always(Target::Lock, Action::Drop)] },
+        plan: walbanger_fuse::Plan {
+            seed: 1,
+            rules: vec![always(Target::Lock, Action::Drop)],
+            quirks: vec![],
+        },
         locks: LockMode::Local,
         data: walbanger_fuse::DataChoice::Best,
         threads: 1,

@@ -42,7 +42,7 @@ pub(crate) struct Rig {
 
 /// `None` where FUSE is missing.
 pub(crate) fn views(count: usize, rules: Vec<Rule>) -> Option<Rig> {
-    rig(count, |options| options.plan = Plan { seed: 7, rules })
+    rig(count, |options| options.plan = Plan { seed: 7, rules, ..Plan::default() })
 }
 
 /// The same, with other options.

@@ -1,0 +1,447 @@
+//! Quirks: standing properties of a boundary that break a guarantee, as validated data.
+//!
+//! A quirk reads and writes as the flag that makes it: an axis, a value and options, such as
+//! `--lock-scope=view,file=shm,view=2+3`.
+
+mod parse;
+pub(crate) mod standing;
+
+use std::fmt;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use serde::{Serialize, Serializer};
+
+use crate::guarantee::Guarantee;
+use crate::plan::{Probability, write_whole};
+use crate::sqlite::FileRole;
+
+pub use parse::{AXES, Axis, QuirkError, errno_name};
+
+/// One quirk: what is odd, on which files of which views, and how often.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Quirk {
+    /// What is odd.
+    pub kind: QuirkKind,
+    /// On which files.
+    pub files: Files,
+    /// On which views.
+    pub views: Views,
+    /// On how many of the calls, where calls are meant.
+    pub rate: Probability,
+}
+
+/// What is odd: one row of the table of guarantees each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QuirkKind {
+    /// Whom record locks exclude.
+    LockScope(LockScope),
+    /// How record locks are shaped.
+    LockShape(LockShape),
+    /// Lock calls fail with this errno.
+    LockErrno(LockCall, Errno),
+    /// How long record locks are held.
+    LockLife(LockLife),
+    /// What shared mappings of one file on several views have in common.
+    SharedMemory(SharedMemory),
+    /// What was read is believed for so long.
+    DataCache(Lifetime, DropOn),
+    /// Attributes are believed for so long.
+    AttrCache(Lifetime),
+    /// Names that were found are believed for so long; opening one that is gone gives the errno.
+    EntryCache(Lifetime, Option<Errno>),
+    /// Names that were not found are believed to be absent for so long.
+    NegativeCache(Lifetime),
+    /// When a file gets another inode number.
+    Inode(InodeChange),
+    /// What becomes of a file that is removed.
+    Unlink(Unlink),
+    /// What fsync does; `None`: nothing, and says that it did.
+    Fsync(Option<Errno>),
+    /// Cutting a file fails.
+    Truncate(Errno),
+    /// What becomes of written data.
+    Write(WriteFate),
+    /// What becomes of a read.
+    Read(ReadFate),
+}
+
+/// Whom a record lock excludes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LockScope {
+    /// Everybody, on all views and behind them: no quirk.
+    Volume,
+    /// The other processes of the same view.
+    View,
+    /// Other open file descriptions of the same process.
+    Process,
+    /// Nobody; and no query shows it.
+    None,
+}
+
+/// How record locks are shaped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LockShape {
+    /// Every range is the whole file, for unlocking too.
+    WholeFile,
+    /// Nobody can turn a read lock of its own into a write lock.
+    NoUpgrade,
+    /// A query always finds a write lock in the way.
+    QueryLocked,
+    /// A query never finds a lock in the way.
+    QueryFree,
+}
+
+/// A kind of record lock call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LockCall {
+    /// All three.
+    Any,
+    /// Taking a lock.
+    Lock,
+    /// Giving one up.
+    Unlock,
+    /// Asking for one in the way.
+    Query,
+}
+
+/// How long record locks are held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LockLife {
+    /// All of them are lost once in so long; nobody is told.
+    Lost(Duration),
+    /// All locks of a file are lost when any process of the view closes it.
+    LostOnClose,
+    /// An unlock says that it was done, and was not.
+    UnlockSwallowed,
+}
+
+/// What shared mappings on several views have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SharedMemory {
+    /// All of it, at once: no quirk.
+    Coherent,
+    /// Nothing: each view has a memory of its own, until all of its users have closed the file.
+    Private,
+    /// The memories are brought together once in so long, page by page; the last writer wins.
+    Lazy(Duration),
+    /// They are brought together at lock and unlock calls on the file.
+    AtLock,
+    /// There are none: mapping fails with `ENODEV`.
+    Unsupported,
+    /// A mapping can be made, and touching it kills with SIGBUS.
+    Fault,
+}
+
+/// How long something is believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lifetime {
+    /// For so long.
+    For(Duration),
+    /// As long as the view lives.
+    Forever,
+}
+
+impl Lifetime {
+    /// As a time; for ever is ten years.
+    #[must_use]
+    pub const fn get(self) -> Duration {
+        match self {
+            Lifetime::For(time) => time,
+            Lifetime::Forever => Duration::from_secs(10 * 365 * 86_400),
+        }
+    }
+}
+
+/// What makes a view drop what it has read before its time is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DropOn {
+    /// Nothing.
+    Never,
+    /// Opening the file.
+    Open,
+    /// Taking a record lock on the same file.
+    FileLock,
+    /// Taking a record lock on any file.
+    AnyLock,
+}
+
+/// When a file gets another inode number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InodeChange {
+    /// Never: no quirk.
+    Stable,
+    /// With every open.
+    PerOpen,
+    /// With every look at it.
+    PerLookup,
+    /// Once in so long.
+    Every(Duration),
+}
+
+/// What becomes of a file that is removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unlink {
+    /// If it is open it gets another name, and goes when it is closed.
+    SillyRename,
+    /// It stays: removing fails with this errno.
+    Denied(Errno),
+    /// Who has it open gets `ESTALE` from then on.
+    Stale,
+}
+
+/// What becomes of written data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WriteFate {
+    /// It is not written.
+    Dropped,
+    /// Zeros are written in its place.
+    Zeroed,
+    /// Its first half is written.
+    Torn,
+    /// It is written so much later.
+    Late(Duration),
+}
+
+/// What becomes of a read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadFate {
+    /// It fails with this errno.
+    Fails(Errno),
+    /// It returns half of what is there.
+    Short,
+}
+
+/// A set of files by their role to `SQLite`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Files(u8);
+
+impl Files {
+    /// Every file.
+    pub const ALL: Files = Files(0b1_1111);
+
+    /// Those with one of these roles.
+    #[must_use]
+    pub fn of(roles: &[FileRole]) -> Self {
+        Self(roles.iter().fold(0, |set, role| set | 1 << *role as u8))
+    }
+
+    /// Whether files with this role are meant.
+    #[must_use]
+    pub const fn contains(self, role: FileRole) -> bool {
+        self.0 & (1 << role as u8) != 0
+    }
+}
+
+/// A set of views by their numbers.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Views {
+    /// Every view.
+    #[default]
+    All,
+    /// These, from 1.
+    Only(Vec<u32>),
+    /// All from this one on.
+    From(u32),
+}
+
+impl Views {
+    /// Whether this view is meant.
+    #[must_use]
+    pub fn contains(&self, view: u32) -> bool {
+        match self {
+            Views::All => true,
+            Views::Only(views) => views.contains(&view),
+            Views::From(first) => view >= *first,
+        }
+    }
+}
+
+impl Quirk {
+    /// The axis: the name of the flag.
+    #[must_use]
+    pub const fn axis(&self) -> &'static str {
+        match self.kind {
+            QuirkKind::LockScope(_) => "lock-scope",
+            QuirkKind::LockShape(_) => "lock-shape",
+            QuirkKind::LockErrno(..) => "lock-errno",
+            QuirkKind::LockLife(_) => "lock-life",
+            QuirkKind::SharedMemory(_) => "shared-memory",
+            QuirkKind::DataCache(..) => "data-cache",
+            QuirkKind::AttrCache(_) => "attr-cache",
+            QuirkKind::EntryCache(..) => "entry-cache",
+            QuirkKind::NegativeCache(_) => "negative-cache",
+            QuirkKind::Inode(_) => "inode",
+            QuirkKind::Unlink(_) => "unlink",
+            QuirkKind::Fsync(_) => "fsync",
+            QuirkKind::Truncate(_) => "truncate",
+            QuirkKind::Write(_) => "write",
+            QuirkKind::Read(_) => "read",
+        }
+    }
+
+    /// The guarantee that it breaks; `None` for the values that are no quirk.
+    #[must_use]
+    pub const fn guarantee(&self) -> Option<Guarantee> {
+        Some(match self.kind {
+            QuirkKind::LockScope(LockScope::Volume)
+            | QuirkKind::SharedMemory(SharedMemory::Coherent)
+            | QuirkKind::Inode(InodeChange::Stable) => return None,
+            QuirkKind::LockScope(_) => Guarantee::LockExclusion,
+            QuirkKind::LockShape(LockShape::WholeFile) => Guarantee::LockRanges,
+            QuirkKind::LockShape(LockShape::NoUpgrade) => Guarantee::LockUpgrade,
+            QuirkKind::LockShape(LockShape::QueryLocked | LockShape::QueryFree) => {
+                Guarantee::LockQuery
+            }
+            QuirkKind::LockErrno(..) => Guarantee::LockCalls,
+            QuirkKind::LockLife(LockLife::UnlockSwallowed) => Guarantee::UnlockEffective,
+            QuirkKind::LockLife(_) => Guarantee::LockKept,
+            QuirkKind::SharedMemory(SharedMemory::Unsupported | SharedMemory::Fault) => {
+                Guarantee::MappingSupported
+            }
+            QuirkKind::SharedMemory(_) => Guarantee::ShmCoherence,
+            QuirkKind::DataCache(_, DropOn::FileLock | DropOn::AnyLock) => Guarantee::WriteVisible,
+            QuirkKind::DataCache(..) => Guarantee::WriteVisibleLocked,
+            QuirkKind::AttrCache(_) => Guarantee::SizeVisible,
+            QuirkKind::EntryCache(..) | QuirkKind::NegativeCache(_) => Guarantee::EntryVisible,
+            QuirkKind::Inode(_) => Guarantee::InodeStable,
+            QuirkKind::Unlink(Unlink::Denied(_)) => Guarantee::UnlinkWorks,
+            QuirkKind::Unlink(_) => Guarantee::UnlinkedUsable,
+            QuirkKind::Fsync(None) => Guarantee::FsyncDurable,
+            QuirkKind::Fsync(Some(_)) => Guarantee::FsyncWorks,
+            QuirkKind::Truncate(_) => Guarantee::TruncateWorks,
+            QuirkKind::Write(_) => Guarantee::WriteLands,
+            QuirkKind::Read(_) => Guarantee::ReadWorks,
+        })
+    }
+
+    /// Whether it can damage what others keep on the volume: an error that the caller is told does
+    /// not.
+    #[must_use]
+    pub const fn is_violating(&self) -> bool {
+        let told = matches!(
+            self.kind,
+            QuirkKind::LockErrno(..)
+                | QuirkKind::Fsync(Some(_))
+                | QuirkKind::Truncate(_)
+                | QuirkKind::Read(_)
+                | QuirkKind::Unlink(Unlink::Denied(_))
+        );
+        self.guarantee().is_some() && !told
+    }
+}
+
+impl Serialize for Quirk {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl fmt::Display for Quirk {
+    /// As the flag that makes the quirk.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "--{}=", self.axis())?;
+        self.kind.write_value(f)?;
+        if self.files != self.usual_files() {
+            let roles = FileRole::ALL.iter().filter(|role| self.files.contains(**role));
+            let names: Vec<_> = roles.map(|role| role.name()).collect();
+            write!(f, ",file={}", names.join("+"))?;
+        }
+        match &self.views {
+            Views::All => {}
+            Views::From(first) => write!(f, ",view={first}..")?,
+            Views::Only(views) => {
+                let numbers: Vec<_> = views.iter().map(ToString::to_string).collect();
+                write!(f, ",view={}", numbers.join("+"))?;
+            }
+        }
+        if self.rate == Probability::ALWAYS { Ok(()) } else { write!(f, ",rate={}", self.rate) }
+    }
+}
+
+impl QuirkKind {
+    fn write_value(self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            QuirkKind::LockScope(LockScope::Volume) => f.write_str("volume"),
+            QuirkKind::LockScope(LockScope::View) => f.write_str("view"),
+            QuirkKind::LockScope(LockScope::Process) => f.write_str("process"),
+            QuirkKind::LockScope(LockScope::None) => f.write_str("none"),
+            QuirkKind::LockShape(LockShape::WholeFile) => f.write_str("whole-file"),
+            QuirkKind::LockShape(LockShape::NoUpgrade) => f.write_str("no-upgrade"),
+            QuirkKind::LockShape(LockShape::QueryLocked) => f.write_str("getlk-locked"),
+            QuirkKind::LockShape(LockShape::QueryFree) => f.write_str("getlk-free"),
+            QuirkKind::LockErrno(LockCall::Any, errno) => f.write_str(&errno_name(errno)),
+            QuirkKind::LockErrno(call, errno) => {
+                let on = match call {
+                    LockCall::Lock => "lock",
+                    LockCall::Unlock => "unlock",
+                    LockCall::Query | LockCall::Any => "getlk",
+                };
+                write!(f, "{},on={on}", errno_name(errno))
+            }
+            QuirkKind::LockLife(LockLife::Lost(every)) => time(f, "lost=", every),
+            QuirkKind::LockLife(LockLife::LostOnClose) => f.write_str("lost-on-close"),
+            QuirkKind::LockLife(LockLife::UnlockSwallowed) => f.write_str("unlock-swallowed"),
+            QuirkKind::SharedMemory(memory) => memory.write(f),
+            QuirkKind::DataCache(lifetime, on) => {
+                lifetime.write(f)?;
+                f.write_str(match on {
+                    DropOn::Never => "",
+                    DropOn::Open => ",drop=open",
+                    DropOn::FileLock => ",drop=file-lock",
+                    DropOn::AnyLock => ",drop=any-lock",
+                })
+            }
+            QuirkKind::EntryCache(lifetime, Some(phantom)) => {
+                lifetime.write(f)?;
+                write!(f, ",phantom={}", errno_name(phantom))
+            }
+            QuirkKind::AttrCache(lifetime)
+            | QuirkKind::EntryCache(lifetime, None)
+            | QuirkKind::NegativeCache(lifetime) => lifetime.write(f),
+            QuirkKind::Inode(InodeChange::Stable) => f.write_str("stable"),
+            QuirkKind::Inode(InodeChange::PerOpen) => f.write_str("per-open"),
+            QuirkKind::Inode(InodeChange::PerLookup) => f.write_str("per-lookup"),
+            QuirkKind::Inode(InodeChange::Every(every)) => time(f, "every=", every),
+            QuirkKind::Unlink(Unlink::SillyRename) => f.write_str("silly-rename"),
+            QuirkKind::Unlink(Unlink::Stale) => f.write_str("stale"),
+            QuirkKind::Fsync(None) => f.write_str("no-op"),
+            QuirkKind::Unlink(Unlink::Denied(errno))
+            | QuirkKind::Fsync(Some(errno))
+            | QuirkKind::Truncate(errno)
+            | QuirkKind::Read(ReadFate::Fails(errno)) => f.write_str(&errno_name(errno)),
+            QuirkKind::Write(WriteFate::Dropped) => f.write_str("dropped"),
+            QuirkKind::Write(WriteFate::Zeroed) => f.write_str("zeroed"),
+            QuirkKind::Write(WriteFate::Torn) => f.write_str("torn"),
+            QuirkKind::Write(WriteFate::Late(by)) => time(f, "late=", by),
+            QuirkKind::Read(ReadFate::Short) => f.write_str("short"),
+        }
+    }
+}
+
+impl SharedMemory {
+    fn write(self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SharedMemory::Coherent => f.write_str("coherent"),
+            SharedMemory::Private => f.write_str("private"),
+            SharedMemory::Lazy(every) => time(f, "lazy=", every),
+            SharedMemory::AtLock => f.write_str("at-lock"),
+            SharedMemory::Unsupported => f.write_str("unsupported"),
+            SharedMemory::Fault => f.write_str("fault"),
+        }
+    }
+}
+
+impl Lifetime {
+    fn write(self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Lifetime::For(lifetime) => write_whole(f, lifetime),
+            Lifetime::Forever => f.write_str("forever"),
+        }
+    }
+}
+
+fn time(f: &mut fmt::Formatter<'_>, word: &str, time: Duration) -> fmt::Result {
+    f.write_str(word)?;
+    write_whole(f, time)
+}
