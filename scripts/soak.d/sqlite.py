@@ -3,10 +3,11 @@
 import difflib
 import hashlib
 import sqlite3
+import subprocess
 from pathlib import Path
 
 import debian
-from place import Wrong, brief
+from place import Unable, Wrong, brief
 
 JOURNALS = ("wal", "delete", "truncate", "persist", "memory")
 PAGES = (512, 4096, 65536)
@@ -27,7 +28,7 @@ def check(place, args):
     for case, (status, words, _, _) in plain.items():
         # What this machine's SQLite does not know is no fault of a view.
         if status != 0:
-            raise Wrong(f"{case} in the directory itself ended with {status}: {words[-500:]}")
+            raise Unable(f"{case} in the directory itself ended with {status}: {words[-500:]}")
     files = lines = 0
     for number, (what, mode, how) in enumerate(ways):
         volume = place.directory(f"volume{number}")
@@ -47,17 +48,13 @@ def check(place, args):
 def one(place, shell, journal, page, directory, other, behind):
     """How the shell ended, what it said, what each file left on the volume is, and what is wrong there."""
     program, environment = shell
-    words = {"JOURNAL": journal, "PAGE": page, "OTHER": other}
-    text = SCRIPT.read_text()
-    for word, value in words.items():
-        text = text.replace(word, str(value))
     script = place.base / "script.sql"
-    script.write_text(text)
+    script.write_text(SCRIPT.read_text().replace("JOURNAL", journal).replace("PAGE", str(page)))
     # Nobody's settings: the shell reads a file in the home directory.
-    environment = {**environment, "SQLITE3": program, "HOME": str(place.base)}
+    environment = {**environment, "SQLITE3": program, "OTHER": str(other), "HOME": str(place.base)}
     with open(script) as commands:
         process = place.start([program, "-batch", "main.db"], cwd=directory, env=environment,
-                              stdin=commands, stderr=-2)
+                              stdin=commands, stderr=subprocess.STDOUT)
     status, output = process.result(PATIENCE)
     left, wrong = {}, []
     for path in sorted(behind.iterdir()):
@@ -75,7 +72,10 @@ def one(place, shell, journal, page, directory, other, behind):
 def unsound(path):
     """What is wrong with a database on the volume."""
     db = sqlite3.connect(path)
-    answer = db.execute("PRAGMA integrity_check").fetchall()
+    try:
+        answer = db.execute("PRAGMA integrity_check").fetchall()
+    except sqlite3.Error as error:
+        answer = error
     db.close()
     return [] if answer == [("ok",)] else [f"{path.name}: {brief(str(answer))}"]
 
@@ -84,7 +84,7 @@ def compare(what, plain, seen):
     if seen[:2] != plain[:2]:
         lines = difflib.unified_diff(plain[1].splitlines(), seen[1].splitlines(), "directory", "view", n=0,
                                      lineterm="")
-        raise Wrong(f"{what} ended with {seen[0]} and does not say the same: {brief(chr(10).join(lines))}")
+        raise Wrong(f"{what} ended with {seen[0]} and does not say the same: " + brief("\n".join(lines)))
     if seen[3]:
         raise Wrong(f"{what}: on the volume {'; '.join(seen[3])}")
     differing = sorted(name for name in {*plain[2], *seen[2]} if plain[2].get(name) != seen[2].get(name))
