@@ -58,7 +58,7 @@ def check(place, args):
         wrong += [f"{mode}: {name} {word}: {why}" for name, (word, why) in through.items()
                   if word == "failed" or word == "skipped" and name not in CANNOT]
         left = sorted(path.name for path in volume.iterdir())
-        if left:
+        if left and not any(control.iterdir()):
             wrong.append(f"{mode}: left on the volume: {' '.join(left[:5])}")
         daemon.unmount()
         said.append(mode)
@@ -67,8 +67,8 @@ def check(place, args):
     others = [f"{name} ({word})" for name, (word, _) in plain.items() if word != "passed"]
     cannot = [name for name in good if name in CANNOT]
     return (f"{len(good) - len(cannot)} stressors pass in the directory itself and on a view "
-            f"({', '.join(said)}); not possible on a view: {', '.join(cannot) or 'none'}; not counted, because "
-            f"they do not pass in the directory: {', '.join(others) or 'none'}")
+            f"({', '.join(said)}); not possible on a view: {', '.join(cannot) or 'none'}; not counted, "
+            f"because they do not pass in the directory: {', '.join(others) or 'none'}")
 
 
 def one(place, found, name, directory, args):
