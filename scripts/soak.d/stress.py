@@ -90,7 +90,7 @@ def run(place, found, name, directory, seconds):
         complaints = sorted({line for line in lines if re.match("fail|error|warn", line)})
         return "failed", f"status {status}: " + brief("\n".join(complaints or lines))
     done = re.search(rf"^metrc: {name} +([1-9]\d*) ", "\n".join(lines), re.M)
-    reasons = [line for line in lines if line.startswith(f"info: {name}: ")]
+    reasons = [line for line in lines if re.match(f"info: {name}: .*skipping", line)]
     if done:
         return "passed", ""
     return ("skipped", brief("\n".join(reasons))) if reasons else IDLE
