@@ -15,4 +15,5 @@ mod rig;
 mod run;
 mod swarm;
 mod trouble;
+mod user;
 mod util;
