@@ -508,7 +508,10 @@ impl fuser::Filesystem for Adapter {
         reply: fuser::ReplyEmpty,
     ) {
         let _turn = self.count(Call::Fallocate);
-        let allocate = |handle: Arc<Handle>| handle.allocate(caller(request), mode, offset, length);
+        let allocate = |handle: Arc<Handle>| {
+            self.quirks.look_anew(handle.file.node);
+            handle.allocate(caller(request), mode, offset, length)
+        };
         empty(reply, self.view().handle(handle.0).and_then(allocate));
     }
 

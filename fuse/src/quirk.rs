@@ -389,6 +389,7 @@ impl Quirk {
             matches!(
                 quirk.kind,
                 QuirkKind::DataCache(..)
+                    | QuirkKind::AttrCache(_)
                     | QuirkKind::Write(_)
                     | QuirkKind::Read(_)
                     | QuirkKind::Unlink(Unlink::Stale)

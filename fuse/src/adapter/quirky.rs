@@ -52,7 +52,7 @@ impl Adapter {
             Ok(found) => {
                 let odd = self.odd(&found.file);
                 let names = odd.entry_cache.map(|((time, _), quirk)| (time, quirk));
-                let (of_name, of_attr) = (self.believe(names), self.believe(odd.attr_cache));
+                let (of_name, of_attr) = (self.believe(names), self.believe_attr(&found.file));
                 let (attr, generation) = (self.attr(&found), fuser::Generation(0));
                 reply.entry_with_ttls(&of_attr, &of_name, &attr, generation);
             }
@@ -86,9 +86,12 @@ impl Adapter {
         time.max(self.keep)
     }
 
-    /// How long the kernel may keep the attributes of a file.
+    /// How long the kernel may keep the attributes of a file. A mapped file's it must keep: nobody
+    /// else knows of the view's own writes. The others' the view keeps itself.
     pub(super) fn believe_attr(&self, file: &VolumeFile) -> Duration {
-        self.believe(self.odd(file).attr_cache)
+        let mapped = file.role() == FileRole::Shm;
+        let kept = self.believe(self.odd(file).attr_cache);
+        if mapped { kept } else { self.keep }
     }
 
     /// The attributes that go with a new reference: its number must be the inode's own.
@@ -251,6 +254,7 @@ impl Adapter {
         }
         self.quirks.late.settle(node);
         self.quirks.pages.drop_file(node);
+        self.quirks.look_anew(node);
         let Some(memory) = self.quirks.memories.of(node) else { return Ok(false) };
         memory.resize(size)?;
         Ok(true)

@@ -85,6 +85,7 @@ impl Adapter {
             Some(WriteFate::Zeroed) => write(&vec![0; data.len()])?,
             Some(WriteFate::Torn) => write(&data[..data.len() / 2]).map(|_| data.len())?,
         };
+        self.quirks.look_anew(handle.file.node);
         if self.odd(&handle.file).data_cache.is_some() {
             self.quirks.pages.wrote(handle.file.node, offset, &data[..written]);
         }
@@ -112,6 +113,7 @@ impl Adapter {
         change: Change,
     ) -> Result<Stat, Errno> {
         let mut change = change;
+        self.quirks.look_anew(node);
         if let Some(size) = change.size
             && self.cut(node, size)?
         {
@@ -242,6 +244,7 @@ impl Adapter {
     ) -> Result<usize, Errno> {
         let source = self.view().handle(from.0)?;
         let target = self.view().handle(to.0)?;
+        self.quirks.look_anew(target.file.node);
         source.copy_to(caller, from.1, &target, to.1, length)
     }
 }

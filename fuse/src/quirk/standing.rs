@@ -142,6 +142,7 @@ impl Oddities {
     /// Whether the data of such a file must come to the daemon in calls.
     pub(crate) fn needs_calls(&self) -> bool {
         self.data_cache.is_some()
+            || self.attr_cache.is_some()
             || !self.writes.is_empty()
             || !self.reads.is_empty()
             || self.unlink.is_some_and(|(unlink, _)| unlink == Unlink::Stale)

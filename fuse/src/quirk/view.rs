@@ -1,7 +1,8 @@
 //! What the quirks of one view need to remember between calls.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 use rustix::fs::{AtFlags, Stat};
@@ -12,7 +13,7 @@ use super::memory::Memories;
 use super::pages::Pages;
 use super::standing::{Oddities, Standing};
 use super::{DropOn, InodeChange, SharedMemory};
-use crate::fs::{Result, Volume, VolumeFile};
+use crate::fs::{NodeId, Result, Volume, VolumeFile};
 use crate::plan::Plan;
 use crate::sqlite::FileRole;
 
@@ -27,6 +28,9 @@ pub(crate) struct Quirks {
     pub pages: Pages,
     /// What it has said to have written.
     pub late: Late,
+    /// Attributes that the view believes, each with the moment when they were fetched. Only for
+    /// files whose writes come in calls: the view knows of its own.
+    attributes: Mutex<HashMap<NodeId, (Instant, Stat)>>,
     opens: AtomicU64,
     looks: AtomicU64,
     late_writes: AtomicU64,
@@ -41,6 +45,7 @@ impl Quirks {
             memories: Memories::new(Arc::clone(volume)),
             pages: Pages::default(),
             late: Late::default(),
+            attributes: Mutex::default(),
             opens: zero(),
             looks: zero(),
             late_writes: zero(),
@@ -52,8 +57,35 @@ impl Quirks {
         self.standing.on(role)
     }
 
+    fn attributes(&self) -> MutexGuard<'_, HashMap<NodeId, (Instant, Stat)>> {
+        self.attributes.lock().expect("no panic while holding attributes")
+    }
+
+    /// The view has changed a file, or opens it: it looks anew.
+    pub(crate) fn look_anew(&self, node: NodeId) {
+        if self.standing.any() {
+            self.attributes().remove(&node);
+        }
+    }
+
+    /// The attributes that the view believes.
+    fn believe(&self, file: &VolumeFile, stat: &mut Stat) {
+        let Some((lifetime, _)) = self.on(file.role()).attr_cache else { return };
+        if file.role() == FileRole::Shm {
+            return;
+        }
+        let mut attributes = self.attributes();
+        match attributes.get(&file.node) {
+            Some((fetched, known)) if fetched.elapsed() < lifetime => *stat = *known,
+            _ => {
+                attributes.insert(file.node, (Instant::now(), *stat));
+            }
+        }
+    }
+
     /// A file was opened.
     pub(crate) fn opened(&self, file: &VolumeFile) {
+        self.look_anew(file.node);
         self.opens.fetch_add(1, Ordering::Relaxed);
         let cache = self.on(file.role()).data_cache;
         if cache.is_some_and(|((_, on), _)| on == DropOn::Open) {
@@ -98,6 +130,7 @@ impl Quirks {
 
     /// What a look at a file shows in this view: its inode number changes, its size is the copy's.
     pub(crate) fn show(&self, file: &VolumeFile, stat: &mut Stat) -> Option<u64> {
+        self.believe(file, stat);
         if let Some(size) = self.memories.of(file.node).and_then(|memory| memory.size().ok()) {
             stat.st_size = size.cast_signed();
         }
