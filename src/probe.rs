@@ -69,7 +69,7 @@ pub struct Measured {
 pub fn measure(parties: &Parties, stop: &Receiver<Stop>) -> Result<Measured, ProbeError> {
     let a = Party::start(SideName::A, &parties.a, parties.greeting, stop)?;
     let b = Party::start(SideName::B, &parties.b, parties.greeting, stop)?;
-    let mut pair = Pair { a, b };
+    let mut pair = Pair { b, a };
     let random = sys::random_u64().map_err(|error| ProbeError::Unusable(error.to_string()))?;
     let name = format!("{PLACE}{random:016x}");
     pair.a.make(&name)?;

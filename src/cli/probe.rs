@@ -124,8 +124,7 @@ pub(super) fn execute(args: &ProbeArgs) -> anyhow::Result<Exit> {
 pub(super) fn agent(args: &AgentArgs) -> anyhow::Result<Exit> {
     // Who started this ends it by closing its input; a signal may end it, too.
     stop::let_signals_through();
-    let served =
-        if args.hand { serve_hand(&args.directory) } else { serve_agent(&args.directory) };
+    let served = if args.hand { serve_hand(&args.directory) } else { serve_agent(&args.directory) };
     served.context("probe-agent: not spoken to by a probe of this version")?;
     Ok(Exit::Clean)
 }
@@ -142,7 +141,8 @@ fn describe(measured: &Measured, rows: &[Row], verdict: &Verdict) -> String {
         let agent = agent.as_ref().map(|agent| format!(", by {agent}")).unwrap_or_default();
         let _ = writeln!(text, "{name}: {directory} (Linux {kernel}{agent})");
     }
-    let _ = writeln!(text, "\n{:<20} {:<8} {:<5} {:>8}  found", "guarantee", "", "where", "latency");
+    let _ =
+        writeln!(text, "\n{:<20} {:<8} {:<5} {:>8}  found", "guarantee", "", "where", "latency");
     for pair in rows.chunks(2) {
         for (row, place) in merged(pair) {
             let _ = writeln!(text, "{}", line(row, &place));
@@ -154,7 +154,8 @@ fn describe(measured: &Measured, rows: &[Row], verdict: &Verdict) -> String {
         None => "not known",
     };
     let Verdict { wal_safe, rollback_safe, because, .. } = verdict;
-    let _ = writeln!(text, "\nWAL: {}. Rollback journal: {}.", word(*wal_safe), word(*rollback_safe));
+    let _ =
+        writeln!(text, "\nWAL: {}. Rollback journal: {}.", word(*wal_safe), word(*rollback_safe));
     text.push_str(because);
     text
 }

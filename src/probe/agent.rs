@@ -90,13 +90,12 @@ impl Agent {
     }
 
     fn pass_on(&mut self, number: u8, ops: &[Op]) -> io::Result<Reply> {
-        let mut hand = match self.hands.remove(&number) {
-            Some(hand) => hand,
-            None => {
-                let mut command = Command::new(std::env::current_exe()?);
-                command.args(["probe-agent", "--hand", "--"]).arg(&self.place);
-                Link::start(&mut command, false)?
-            }
+        let mut hand = if let Some(hand) = self.hands.remove(&number) {
+            hand
+        } else {
+            let mut command = Command::new(std::env::current_exe()?);
+            command.args(["probe-agent", "--hand", "--"]).arg(&self.place);
+            Link::start(&mut command, false)?
         };
         hand.say(&ops)?;
         match hand.hear(ANSWER, None) {

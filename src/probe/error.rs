@@ -10,7 +10,9 @@ use super::findings::SideName;
 #[derive(Debug, thiserror::Error)]
 pub enum ProbeError {
     /// The command of an agent cannot be started.
-    #[error("cannot start '{program}', the agent of {side}: {why}; is it installed, and on the PATH?")]
+    #[error(
+        "cannot start '{program}', the agent of {side}: {why}; is it installed, and on the PATH?"
+    )]
     Start {
         /// The side.
         side: SideName,

@@ -27,8 +27,11 @@ const SIDES: [SideName; 2] = [SideName::A, SideName::B];
 #[derive(Debug)]
 pub(super) struct Identities {
     name: String,
-    seen: [Option<(u64, Vec<u64>, Vec<u64>)>; 2],
+    seen: [Option<Numbers>; 2],
 }
+
+/// Of the open file, of others that were opened, and by name.
+type Numbers = (u64, Vec<u64>, Vec<u64>);
 
 /// Looks at the inode of one file on both sides, which keep it open.
 pub(super) fn identify(pair: &mut Pair) -> Result<Identities, ProbeError> {
@@ -125,7 +128,9 @@ fn sync(pair: &mut Pair, found: &mut OneSide, side: SideName) -> Result<(), Prob
     let ops = vec![many(SYNCS, true), many(MORE_SYNCS, false), Op::SyncDirectory, Op::Close(1)];
     let outcomes = pair.ask((side, 1), ops)?;
     for outcome in &outcomes {
-        outcome.errnos().iter().for_each(|&errno| found.fsync.count(errno));
+        for &errno in outcome.errnos() {
+            found.fsync.count(errno);
+        }
     }
     match outcomes[2] {
         // A directory that cannot be synced is one that needs no sync, as SQLite sees it.
@@ -140,9 +145,8 @@ fn sync(pair: &mut Pair, found: &mut OneSide, side: SideName) -> Result<(), Prob
 
 fn remove(pair: &mut Pair, found: &mut OneSide, side: SideName) -> Result<(), ProbeError> {
     let names = (0..NAMES).map(|number| named(&format!("remove{number}"), side, Part::Journal));
-    let ops = names.flat_map(|name| {
-        [Op::Open(1, name.clone(), How::Create), Op::Close(1), Op::Unlink(name)]
-    });
+    let ops = names
+        .flat_map(|name| [Op::Open(1, name.clone(), How::Create), Op::Close(1), Op::Unlink(name)]);
     for three in pair.ask((side, 1), ops.collect())?.chunks_exact(3) {
         match (&three[0], &three[2]) {
             (Outcome::Done, Outcome::Done) => found.unlink.count(0),
@@ -167,10 +171,8 @@ fn unlinked(
         Op::List,
     ];
     let made = pair.ask(user, make)?;
-    let unlink = vec![
-        Op::Await(vec![(Look::Name(name.to_owned()), 1)], 1000),
-        Op::Unlink(name.to_owned()),
-    ];
+    let unlink =
+        vec![Op::Await(vec![(Look::Name(name.to_owned()), 1)], 1000), Op::Unlink(name.to_owned())];
     match pair.ask(remover, unlink)?[1] {
         Outcome::Done => {}
         Outcome::Failed(errno) => return Ok(Some(Unlinked::NotRemoved(errno))),
@@ -272,7 +274,9 @@ fn blocks(pair: &mut Pair, findings: &mut Findings, from: SideName) -> Result<()
     outcomes.pop();
     let side = findings.side_mut(from.other());
     if let Some(Outcome::Reads(errnos, short)) = outcomes.pop() {
-        errnos.into_iter().for_each(|errno| side.read.count(errno));
+        for errno in errnos {
+            side.read.count(errno);
+        }
         side.short_reads = short;
     }
     if let Some(Outcome::Blocks(blocks)) = outcomes.pop() {

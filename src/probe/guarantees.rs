@@ -6,8 +6,8 @@ use serde::{Serialize, Serializer};
 use walbanger_fuse::Guarantee;
 
 use super::findings::{
-    Calls, Findings, InodeVerdict, LockQuery, LockScope, Mapped, OneSide, OneWay, PATIENCE_MS, Rate,
-    SideName, Trouble, Unlinked, Visibility,
+    Calls, Findings, InodeVerdict, LockQuery, LockScope, Mapped, OneSide, OneWay, PATIENCE_MS,
+    Rate, SideName, Trouble, Unlinked, Visibility,
 };
 
 /// Who acts, and who looks.

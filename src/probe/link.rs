@@ -7,7 +7,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, never, select};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use serde::Serialize;
 
 use crate::stop::Stop;
@@ -16,6 +17,8 @@ use crate::stop::Stop;
 const LONGEST: u64 = 1 << 20;
 /// Between two looks at whether a process has ended.
 const PAUSE: Duration = Duration::from_millis(2);
+/// How long the messages of a child that has ended may take to come.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// What came from the child.
 #[derive(Debug)]
@@ -85,7 +88,10 @@ impl Link {
     pub(super) fn end(&mut self, grace: Duration) -> Option<ExitStatus> {
         drop(self.stdin.take());
         self.ended_within(grace).or_else(|| {
-            let _ = self.child.kill();
+            // With what it has started, as a shell does.
+            if let Ok(group) = i32::try_from(self.child.id()) {
+                let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
+            }
             // Who hangs in the kernel is not even ended by that.
             self.ended_within(Duration::from_secs(1))
         })
@@ -99,13 +105,24 @@ impl Link {
             Some((_, Some(code))) => format!("exit status {code}"),
             Some((signal, None)) => describe_signal(signal),
         };
-        if let Some(words) = self.errors.take().filter(JoinHandle::is_finished)
-            && let Ok(words) = words.join()
-            && !words.is_empty()
-        {
+        let words = self.last_words();
+        if !words.is_empty() {
             said = format!("{said}: {words}");
         }
         said
+    }
+
+    /// The last line of its messages. What it started may live on, and keep them open.
+    fn last_words(&mut self) -> String {
+        let start = Instant::now();
+        let Some(words) = self.errors.take() else { return String::new() };
+        while !words.is_finished() {
+            if start.elapsed() > LAST_WORDS {
+                return String::new();
+            }
+            thread::sleep(PAUSE);
+        }
+        words.join().unwrap_or_default()
     }
 
     fn ended_within(&mut self, time: Duration) -> Option<ExitStatus> {

@@ -4,9 +4,7 @@
 use nix::libc;
 
 use super::error::ProbeError;
-use super::findings::{
-    Calls, Findings, LockLife, LockQuery, LockScope, LockShape, Rate, SideName,
-};
+use super::findings::{Calls, Findings, LockLife, LockQuery, LockScope, LockShape, Rate, SideName};
 use super::party::{Pair, Place};
 use super::protocol::{How, Op, Outcome, Run};
 use super::{Part, named, visible};
@@ -165,11 +163,7 @@ fn upgrade(pair: &mut Pair, findings: &mut Findings, side: SideName) -> Result<(
     Ok(())
 }
 
-fn shape(
-    pair: &mut Pair,
-    from: SideName,
-    tester: Place,
-) -> Result<Option<LockShape>, ProbeError> {
+fn shape(pair: &mut Pair, from: SideName, tester: Place) -> Result<Option<LockShape>, ProbeError> {
     use LockKind::{Free, Write};
     let holder = (from, 1);
     let run = |start| Run { start, count: FEW, stride: 2 };
@@ -224,12 +218,8 @@ fn query(pair: &mut Pair, from: SideName, tester: Place) -> Result<Option<LockQu
 fn unlock(pair: &mut Pair, from: SideName, tester: Place) -> Result<Rate, ProbeError> {
     let holder = (from, 1);
     share(pair, holder, tester, &named("unlock", from, Part::Shm))?;
-    let op = || Op::LockMany {
-        file: 1,
-        run: run(SHM, RELEASED),
-        kind: LockKind::Write,
-        release: true,
-    };
+    let op =
+        || Op::LockMany { file: 1, run: run(SHM, RELEASED), kind: LockKind::Write, release: true };
     let given = pair.ask(holder, vec![op()])?;
     let tried = pair.ask(tester, vec![op()])?;
     part(pair, holder, tester)?;
@@ -269,7 +259,9 @@ fn life(pair: &mut Pair, findings: &mut Findings) -> Result<(), ProbeError> {
     let [a, b] = watches;
     let outcomes = pair.ask_both(2, a, b)?;
     for from in [SideName::A, SideName::B] {
-        let Some((side, index, name, slot, again)) = watched[from as usize].take() else { continue };
+        let Some((side, index, name, slot, again)) = watched[from as usize].take() else {
+            continue;
+        };
         let Outcome::Guarded(missing, mut lost) = outcomes[side as usize][index].clone() else {
             continue;
         };

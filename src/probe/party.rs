@@ -46,6 +46,8 @@ pub(super) struct Party {
     name: SideName,
     link: Link,
     stop: Receiver<Stop>,
+    /// How long it may take to end by itself.
+    grace: Duration,
     pub(super) report: PartyReport,
 }
 
@@ -81,7 +83,8 @@ impl Party {
             walbanger: String::new(),
             agent,
         };
-        let mut party = Self { name, link, stop: stop.clone(), report };
+        let grace = Duration::from_millis(200);
+        let mut party = Self { name, link, stop: stop.clone(), grace, report };
         party.greet(patience)?;
         Ok(party)
     }
@@ -105,6 +108,7 @@ impl Party {
             let whose = self.report.agent.as_ref().map(|_| format!("the agent of {}: ", self.name));
             return Err(ProbeError::Directory(format!("{}{why}", whose.unwrap_or_default())));
         }
+        self.grace = END;
         self.report.directory = greeting.directory;
         self.report.kernel = greeting.kernel;
         self.report.walbanger = greeting.walbanger;
@@ -188,7 +192,7 @@ impl Party {
 
 impl Drop for Party {
     fn drop(&mut self) {
-        self.link.end(END);
+        self.link.end(self.grace);
     }
 }
 
@@ -199,7 +203,7 @@ fn reason(error: &io::Error) -> String {
     error.to_string()
 }
 
-/// Both sides.
+/// Both sides. B is ended first: its open files would keep the names of A's directory.
 #[derive(Debug)]
 pub(super) struct Pair {
     pub(super) b: Party,

@@ -57,11 +57,8 @@ impl Verdict {
 /// Judges what was measured.
 #[must_use]
 pub fn judge(findings: &Findings, rows: &[Row]) -> Verdict {
-    let wal = Mode {
-        name: "WAL",
-        relies: |guarantee| guarantee.relied_on_by().wal(),
-        essential: WAL,
-    };
+    let wal =
+        Mode { name: "WAL", relies: |guarantee| guarantee.relied_on_by().wal(), essential: WAL };
     let rollback = Mode {
         name: "The rollback journal",
         relies: |guarantee| guarantee.relied_on_by().rollback(),
@@ -69,8 +66,8 @@ pub fn judge(findings: &Findings, rows: &[Row]) -> Verdict {
     };
     let wal_broken = wal.broken(rows, |row| !helped_by_locks(findings, row));
     let rollback_broken = rollback.broken(rows, |_| true);
-    let (wal_safe, why_wal) = wal.judge(rows, &wal_broken);
-    let (rollback_safe, why_rollback) = rollback.judge(rows, &rollback_broken);
+    let (wal_safe, why_wal) = wal.judge(rows, &wal_broken, None);
+    let (rollback_safe, why_rollback) = rollback.judge(rows, &rollback_broken, wal_broken.first());
     Verdict {
         wal_safe,
         rollback_safe,
@@ -105,12 +102,18 @@ impl Mode {
         names
     }
 
-    fn judge(&self, rows: &[Row], broken: &[Guarantee]) -> (Option<bool>, String) {
+    /// Whether it is safe, and why. What was `told` before is only named.
+    fn judge(
+        &self,
+        rows: &[Row],
+        broken: &[Guarantee],
+        told: Option<&Guarantee>,
+    ) -> (Option<bool>, String) {
         let name = self.name;
         if broken.contains(&Guarantee::MappingSupported) {
-            let refused = rows.iter().find(|row| {
-                row.name == Guarantee::MappingSupported && row.holds == Some(false)
-            });
+            let refused = rows
+                .iter()
+                .find(|row| row.name == Guarantee::MappingSupported && row.holds == Some(false));
             let detail = refused.map_or("", |row| &row.detail);
             let others = others(broken, Guarantee::MappingSupported);
             let why = format!("{name} does not start (error 5386, SQLITE_IOERR_SHMMAP): {detail}");
@@ -118,9 +121,10 @@ impl Mode {
         }
         if let Some(&first) = broken.first() {
             let row = rows.iter().find(|row| row.name == first && row.holds == Some(false));
-            let detail = row.map_or("", |row| &row.detail);
+            let row = row.filter(|_| told != Some(&first));
+            let detail = row.map(|row| format!(": {}", row.detail)).unwrap_or_default();
             let others = others(broken, first);
-            return (Some(false), format!("{name} is unsafe: {first} is broken: {detail}{others}."));
+            return (Some(false), format!("{name} is unsafe: {first} is broken{detail}{others}."));
         }
         let unknown = |guarantee: &&Guarantee| {
             rows.iter().any(|row| row.name == **guarantee && row.holds.is_none())

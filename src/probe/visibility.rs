@@ -66,8 +66,7 @@ fn rounds(
             break;
         }
     }
-    let late: Vec<_> =
-        channels.iter().filter(|channel| (channel.result)(way).stale > 0).collect();
+    let late: Vec<_> = channels.iter().filter(|channel| (channel.result)(way).stale > 0).collect();
     if late.is_empty() {
         return Ok(());
     }
@@ -130,7 +129,9 @@ pub(super) fn mappings(pair: &mut Pair, findings: &mut Findings) -> Result<(), P
     let both = [SideName::A, SideName::B];
     if both.iter().all(|&from| findings.way(from).map_to_map.at_once() == Some(true)) {
         let seconds = turns(pair, MAPPER, true, [Op::Store(1, 0)].into())?;
-        both.iter().for_each(|&from| findings.way_mut(from).map_seconds = seconds);
+        for from in both {
+            findings.way_mut(from).map_seconds = seconds;
+        }
     }
     Ok(())
 }
@@ -167,8 +168,7 @@ fn at_lock(pair: &mut Pair, from: SideName) -> Result<Option<bool>, ProbeError> 
         let word = u32::try_from(value).unwrap_or_default();
         let act = vec![lock(LockKind::Write), Op::Store(1, word), lock(LockKind::Free)];
         let acted = pair.ask((from, MAPPER), act)?;
-        let look =
-            vec![lock(LockKind::Write), Op::Look(Look::Mapped(1)), lock(LockKind::Free)];
+        let look = vec![lock(LockKind::Write), Op::Look(Look::Mapped(1)), lock(LockKind::Free)];
         let seen = pair.ask((from.other(), MAPPER), look)?;
         if acted.iter().chain(&seen).any(|outcome| !outcome.worked()) {
             return Ok(None);
@@ -220,39 +220,44 @@ pub(super) fn data(pair: &mut Pair, findings: &mut Findings) -> Result<(), Probe
             pair.ask(looker, see)?;
         }
         let way = findings.way_mut(from);
-        let file = [Channel {
-            act: |value| vec![Op::Write(1, value)],
-            prime: |_| Vec::new(),
-            look: |value| (Look::Read(1), value.into()),
-            result: |way| &mut way.write_to_read,
-        }];
-        rounds(pair, way, from, (HAND, 0), &file)?;
-        sizes(pair, way, from)?;
+        rounds(pair, way, from, (HAND, 0), &file_channels())?;
+        way.tail = tail(pair, from)?;
         names(pair, way, from)?;
         way.fresh = fresh(pair, from)?;
     }
     Ok(())
 }
 
-fn sizes(pair: &mut Pair, way: &mut OneWay, from: SideName) -> Result<(), ProbeError> {
-    let size = [Channel {
-        act: |value| vec![Op::WriteBlock(2, u64::from(value) * BLOCK_BYTES, value)],
-        prime: |_| Vec::new(),
-        look: |value| (Look::Size(2), (u64::from(value) + 1) * BLOCK_BYTES),
-        result: |way| &mut way.size,
-    }];
-    rounds(pair, way, from, (HAND, 0), &size)?;
-    // Of what is there by its size, is the data there?
+fn file_channels() -> [Channel; 2] {
+    let prime = |_| Vec::new();
+    [
+        Channel {
+            act: |value| vec![Op::Write(1, value)],
+            prime,
+            look: |value| (Look::Read(1), value.into()),
+            result: |way| &mut way.write_to_read,
+        },
+        Channel {
+            act: |value| vec![Op::WriteBlock(2, u64::from(value) * BLOCK_BYTES, value)],
+            prime,
+            look: |value| (Look::Size(2), (u64::from(value) + 1) * BLOCK_BYTES),
+            result: |way| &mut way.size,
+        },
+    ]
+}
+
+/// Of the blocks that are there by the size of the file that grew: how many have no data.
+fn tail(pair: &mut Pair, from: SideName) -> Result<Rate, ProbeError> {
+    let looker = (from.other(), HAND);
     let ask = vec![Op::Look(Look::Size(2))];
-    let length = pair.ask((from.other(), HAND), ask)?.pop().and_then(|seen| seen.number());
+    let length = pair.ask(looker, ask)?.pop().and_then(|seen| seen.number());
     let blocks = length.unwrap_or_default() / BLOCK_BYTES;
     let reads = (1..blocks).map(|block| Op::ReadAt(2, block * BLOCK_BYTES)).collect();
     let mut tail = Rate::default();
-    for (block, seen) in (1..blocks).zip(pair.ask((from.other(), HAND), reads)?) {
+    for (block, seen) in (1..blocks).zip(pair.ask(looker, reads)?) {
         tail.count(seen.number() != Some(block));
     }
-    way.tail = tail;
-    Ok(())
+    Ok(tail)
 }
 
 /// Names that one side makes or removes. Who looks has looked before.
@@ -303,26 +308,28 @@ fn fresh(pair: &mut Pair, from: SideName) -> Result<Fresh, ProbeError> {
     let (actor, looker) = ((from, HAND), (from.other(), HAND));
     let mut value = 100;
     let name = named("data", from, Part::Db);
-    let mut trial = |before: Vec<Op>, after: Vec<Op>, look: [Vec<Op>; 2]| -> Result<Option<bool>, ProbeError> {
-        let mut all = Some(true);
-        for _ in 0..TRIALS {
-            value += 1;
-            let write = [Op::Write(3, value)].into_iter();
-            let acts = before.iter().cloned().chain(write).chain(after.clone()).collect();
-            let acted = pair.ask(actor, acts)?;
-            let [first, last] = look.clone();
-            let index = first.len();
-            let looks = first.into_iter().chain([Op::Look(Look::Read(3))]).chain(last).collect();
-            let seen = pair.ask(looker, looks)?;
-            let short = seen[index] == Outcome::Short;
-            let broken = |outcome: &Outcome| !outcome.worked() && !(short && *outcome == Outcome::Short);
-            if acted.iter().chain(&seen).any(broken) {
-                return Ok(None);
+    let mut trial =
+        |before: Vec<Op>, after: Vec<Op>, look: [Vec<Op>; 2]| -> Result<Option<bool>, ProbeError> {
+            let mut all = Some(true);
+            for _ in 0..TRIALS {
+                value += 1;
+                let write = [Op::Write(3, value)].into_iter();
+                let acts = before.iter().cloned().chain(write).chain(after.clone()).collect();
+                let acted = pair.ask(actor, acts)?;
+                let [first, last] = look.clone();
+                let index = first.len();
+                let looks =
+                    first.into_iter().chain([Op::Look(Look::Read(3))]).chain(last).collect();
+                let seen = pair.ask(looker, looks)?;
+                let short = seen[index] == Outcome::Short;
+                let fine = |seen: &Outcome| seen.worked() || short && *seen == Outcome::Short;
+                if !acted.iter().chain(&seen).all(fine) {
+                    return Ok(None);
+                }
+                all = all.map(|all| all && seen[index].number() == Some(value.into()));
             }
-            all = all.map(|all| all && seen[index].number() == Some(value.into()));
-        }
-        Ok(all)
-    };
+            Ok(all)
+        };
     let lock = |file| vec![Op::Lock(file, LockKind::Write, 120, 1)];
     let free = |file| vec![Op::Lock(file, LockKind::Free, 120, 1)];
     let open = || vec![Op::Close(3), Op::Open(3, name.clone(), How::Existing)];
@@ -339,7 +346,9 @@ pub(super) fn latency(pair: &mut Pair, findings: &mut Findings) -> Result<(), Pr
     let both = [SideName::A, SideName::B];
     if both.iter().all(|&from| findings.way(from).write_to_read.at_once() == Some(true)) {
         let seconds = turns(pair, HAND, false, [Op::Write(1, 0)].into())?;
-        both.iter().for_each(|&from| findings.way_mut(from).write_seconds = seconds);
+        for from in both {
+            findings.way_mut(from).write_seconds = seconds;
+        }
     }
     Ok(())
 }

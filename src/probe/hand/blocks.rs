@@ -22,8 +22,7 @@ fn offset(number: u32) -> u64 {
 
 /// Writes `count` blocks of a generation.
 pub(super) fn stamp(file: &File, count: u32, generation: u32) -> io::Result<()> {
-    (0..count)
-        .try_for_each(|number| file.write_all_at(&block(number, generation), offset(number)))
+    (0..count).try_for_each(|number| file.write_all_at(&block(number, generation), offset(number)))
 }
 
 /// What became of `count` blocks of a generation that followed another one.
