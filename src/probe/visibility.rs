@@ -115,7 +115,12 @@ pub(super) fn mappings(pair: &mut Pair, findings: &mut Findings) -> Result<(), P
         let maps = |slots: &[u32]| slots.iter().map(|&slot| Op::Map(slot, slot)).collect();
         let acting = pair.ask(actor, maps(&[1, 3]))?;
         let looking = pair.ask(looker, maps(&[1, 2]))?;
-        let trouble = acting.iter().chain(&looking).find_map(Outcome::trouble);
+        // What was never looked at is not remembered; and a touch may be the end of a hand.
+        let touch = |looks: &[Look]| looks.iter().cloned().map(Op::Look).collect();
+        let mut touched = pair.ask(actor, touch(&[Look::Mapped(1), Look::Mapped(3)]))?;
+        let looks = [Look::Mapped(1), Look::Mapped(2), Look::Read(3)];
+        touched.extend(pair.ask(looker, touch(&looks))?);
+        let trouble = acting.iter().chain(&looking).chain(&touched).find_map(Outcome::trouble);
         let way = findings.way_mut(from);
         if let Some(trouble) = trouble {
             for result in [&mut way.map_to_map, &mut way.write_to_map, &mut way.map_to_read] {

@@ -11,8 +11,9 @@ use super::Hand;
 use crate::probe::protocol::{How, Op, Outcome, Run};
 use crate::recordlock::{LockKind, query_lock, set_description_lock, set_lock};
 
-/// How long a series of calls may take; calls may be slow.
-const BUDGET: Duration = Duration::from_secs(2);
+/// How long a series of calls may take when they are slow, beyond the first few.
+const BUDGET: Duration = Duration::from_millis(700);
+const FIRST: usize = 12;
 /// Between two looks at locks that should stay.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -59,7 +60,7 @@ fn lock_many(file: &File, run: Run, kind: LockKind, release: bool) -> Outcome {
     let mut errnos = Vec::new();
     for byte in run.bytes() {
         // What was locked must be given back, however long it takes.
-        if kind != LockKind::Free && start.elapsed() > BUDGET {
+        if kind != LockKind::Free && errnos.len() >= FIRST && start.elapsed() > BUDGET {
             break;
         }
         let mut result = set_lock(file, kind, byte, 1);
