@@ -263,5 +263,6 @@ fn a_probe_is_quick_on_a_healthy_volume() {
     let start = Instant::now();
     let mut command: Command = walbanger();
     command.arg("probe").args([place.path(), place.path()]).output().unwrap();
-    assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
+    // Two or three seconds; the machine may be busy elsewhere.
+    assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
 }
