@@ -43,6 +43,10 @@ const PLACE: &str = "walbanger-probe-";
 /// How long B may take to see that directory.
 const ENTER: Duration = Duration::from_secs(5);
 
+/// Blocks of 4 KiB that must find room: more than a probe ever has there at one time.
+const ROOM: u32 = 1024;
+const FULL: Trouble = Trouble::Failed(nix::libc::ENOSPC);
+
 /// Between whom to measure.
 #[derive(Clone, Debug)]
 pub struct Parties {
@@ -107,15 +111,24 @@ fn measure_in(pair: &mut Pair, name: &str) -> Result<Findings, ProbeError> {
     Ok(findings)
 }
 
-/// Both sides must be able to write there, or nothing would be learned.
+/// Both sides must be able to write there, and a disk that is full must not be called broken.
 fn refuse_unwritable(pair: &mut Pair) -> Result<(), ProbeError> {
     for side in [SideName::A, SideName::B] {
         let name = named("first", side, Part::Db);
-        let ops = vec![Op::Open(1, name, How::Exclusive), Op::WriteBlock(1, 0, 1), Op::Close(1)];
-        let failed = pair.ask((side, 1), ops)?.iter().find_map(protocol::Outcome::trouble);
-        if let Some(Trouble::Failed(errno)) = failed {
+        let ops = vec![
+            Op::Open(1, name.clone(), How::Exclusive),
+            Op::Stamp(1, ROOM, 1),
+            Op::Sync(1),
+            Op::Unlink(name),
+            Op::Close(1),
+        ];
+        let outcomes = pair.ask((side, 1), ops)?;
+        // What else fails is for the probes to find.
+        let failed = outcomes[..2].iter().find_map(protocol::Outcome::trouble);
+        let full = outcomes[2].trouble().filter(|trouble| *trouble == FULL);
+        if let Some(Trouble::Failed(errno)) = failed.or(full) {
             return Err(ProbeError::Unusable(format!(
-                "{side} cannot write in {}: {}; run both sides as one user, with room on the volume",
+                "{side} cannot write in {}: {}; run both sides as one user, with 4 MiB of room on the volume",
                 pair.side(side).report.directory,
                 nix::errno::Errno::from_raw(errno).desc(),
             )));

@@ -28,7 +28,7 @@ Examples:
 probe-agent /data'
   walbanger probe /mnt/nfs --agent 'ssh other-host walbanger probe-agent /mnt/nfs'
 
-B is a directory, or a command that runs `walbanger probe-agent DIR` where B is, of the same version:
+B is a directory, or a command that runs `walbanger probe-agent DIR` where B is, of the same version: \
 it is spoken to over its standard input and output, never over the volume. Both work in a directory \
 of their own on the volume, which is removed again. No SQLite is used.
 

@@ -109,8 +109,11 @@ fn mapping(pair: &mut Pair, side: SideName) -> Result<Option<Mapped>, ProbeError
     let name = named("own", side, Part::Wal);
     let make = vec![Op::Open(1, name, How::Create), Op::WriteBlock(1, 0, 7), Op::Map(1, 1)];
     let made = pair.ask(hand, make)?;
+    if !made[0].worked() || !made[1].worked() {
+        return Ok(None);
+    }
     if let Outcome::Failed(errno) = made[2] {
-        return Ok((errno != libc::EBADF).then_some(Mapped::Refused(errno)));
+        return Ok(Some(Mapped::Refused(errno)));
     }
     let touched = pair.ask(hand, vec![Op::Look(Look::Mapped(1)), Op::Store(1, 8)])?;
     Ok(match touched[1].trouble() {
@@ -171,6 +174,9 @@ fn unlinked(
         Op::List,
     ];
     let made = pair.ask(user, make)?;
+    if !made.iter().all(Outcome::worked) {
+        return Ok(None);
+    }
     let unlink =
         vec![Op::Await(vec![(Look::Name(name.to_owned()), 1)], 1000), Op::Unlink(name.to_owned())];
     match pair.ask(remover, unlink)?[1] {

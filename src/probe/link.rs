@@ -1,5 +1,6 @@
 //! A child process that is spoken to in lines, and never waited for without an end.
 
+use std::collections::VecDeque;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
@@ -19,6 +20,9 @@ const LONGEST: u64 = 1 << 20;
 const PAUSE: Duration = Duration::from_millis(2);
 /// How long the messages of a child that has ended may take to come.
 const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// Lines of its messages that are kept.
+const KEPT: usize = 3;
 
 /// What came from the child.
 #[derive(Debug)]
@@ -54,7 +58,7 @@ impl Link {
         if let Some(output) = child.stdout.take() {
             thread::spawn(move || read_lines(output, &sender));
         }
-        let errors = child.stderr.take().map(|errors| thread::spawn(move || last_line(errors)));
+        let errors = child.stderr.take().map(|errors| thread::spawn(move || last_lines(errors)));
         let stdin = child.stdin.take();
         Ok(Self { child, stdin, lines, errors })
     }
@@ -112,7 +116,7 @@ impl Link {
         said
     }
 
-    /// The last line of its messages. What it started may live on, and keep them open.
+    /// The last lines of its messages. What it started may live on, and keep them open.
     fn last_words(&mut self) -> String {
         let start = Instant::now();
         let Some(words) = self.errors.take() else { return String::new() };
@@ -166,14 +170,17 @@ fn read_lines(output: ChildStdout, lines: &Sender<String>) {
     }
 }
 
-/// The last line of what was said that says anything.
-fn last_line(errors: ChildStderr) -> String {
-    let mut last = String::new();
+/// The last lines of what was said that say anything, as one.
+fn last_lines(errors: ChildStderr) -> String {
+    let mut last = VecDeque::new();
     for line in BufReader::new(errors).split(b'\n').map_while(Result::ok) {
         let line = String::from_utf8_lossy(&line).trim().to_owned();
         if !line.is_empty() {
-            last = line;
+            last.push_back(line.chars().take(200).collect::<String>());
+        }
+        if last.len() > KEPT {
+            last.pop_front();
         }
     }
-    last.chars().take(300).collect()
+    Vec::from(last).join("; ")
 }

@@ -101,6 +101,7 @@ fn note(result: &mut Visibility, trouble: Option<Trouble>, seen: &Outcome, value
 pub(super) fn mappings(pair: &mut Pair, findings: &mut Findings) -> Result<(), ProbeError> {
     for from in [SideName::A, SideName::B] {
         let (actor, looker) = ((from, MAPPER), (from.other(), MAPPER));
+        let mut made = Vec::new();
         for slot in 1..=3 {
             let name = named(&format!("map{slot}"), from, Part::Shm);
             let make = [
@@ -108,7 +109,7 @@ pub(super) fn mappings(pair: &mut Pair, findings: &mut Findings) -> Result<(), P
                 Op::WriteBlock(slot, 0, 0),
                 Op::Sync(slot),
             ];
-            pair.ask(actor, make.into())?;
+            made.extend(pair.ask(actor, make.into())?.into_iter().take(2));
             pair.ask(looker, visible(slot, &name, BLOCK_BYTES))?;
         }
         // Stored by both, or by the one and written or read by the other.
@@ -120,7 +121,8 @@ pub(super) fn mappings(pair: &mut Pair, findings: &mut Findings) -> Result<(), P
         let mut touched = pair.ask(actor, touch(&[Look::Mapped(1), Look::Mapped(3)]))?;
         let looks = [Look::Mapped(1), Look::Mapped(2), Look::Read(3)];
         touched.extend(pair.ask(looker, touch(&looks))?);
-        let trouble = acting.iter().chain(&looking).chain(&touched).find_map(Outcome::trouble);
+        let all = made.iter().chain(&acting).chain(&looking).chain(&touched);
+        let trouble = all.into_iter().find_map(Outcome::trouble);
         let way = findings.way_mut(from);
         if let Some(trouble) = trouble {
             for result in [&mut way.map_to_map, &mut way.write_to_map, &mut way.map_to_read] {

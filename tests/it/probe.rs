@@ -234,6 +234,23 @@ fn directories_that_cannot_be_probed_are_refused() {
 }
 
 #[test]
+fn a_full_disk_is_not_called_broken() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let place = Place::new();
+    let script = r#"mount -t tmpfs -o size=64k none "$2" && "$1" probe "$2" "$2"
+        echo "$?"; ls "$2""#;
+    let output = Command::new("unshare")
+        .args(["--mount", "sh", "-c", script, "sh", env!("CARGO_BIN_EXE_walbanger")])
+        .arg(place.path())
+        .output()
+        .unwrap();
+    assert_eq!(stdout(&output), ["3"], "{output:?}");
+    assert!(stderr(&output)[0].contains("No space left on device"), "{output:?}");
+}
+
+#[test]
 fn a_signal_ends_it_and_nothing_is_left() {
     for (signal, status) in [
         (Signal::SIGINT, Some(Signal::SIGINT)),
