@@ -41,6 +41,17 @@ pub enum ProbeError {
         /// How long was waited.
         within: Duration,
     },
+    /// The volume does not answer.
+    #[error(
+        "{directory} does not answer on the side of {side}: a call there takes longer than 9 s; \
+         look at what serves it, and probe again"
+    )]
+    Hangs {
+        /// The side.
+        side: SideName,
+        /// Its directory.
+        directory: String,
+    },
     /// An agent speaks something else.
     #[error(
         "the agent of {side} said {said:?}, which is no answer; its command must run `walbanger \

@@ -284,8 +284,8 @@ pub enum Trouble {
     Short,
     /// The process was killed by this signal.
     Killed(i32),
-    /// The process did not answer.
-    Hung,
+    /// The process ended in another way.
+    Lost,
 }
 
 /// How soon what one side does is there for the other one.

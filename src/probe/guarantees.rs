@@ -253,7 +253,7 @@ fn seen(found: &Visibility, what: &str) -> Found {
             Trouble::Failed(number) => errno(number),
             Trouble::Short => "there is too little to read".to_owned(),
             Trouble::Killed(number) => format!("the touch ends in {}", signal(number)),
-            Trouble::Hung => "no answer".to_owned(),
+            Trouble::Lost => "the process ended".to_owned(),
         };
         let holds = matches!(trouble, Trouble::Killed(_)).then_some(false);
         return (holds, None, format!("{what}: {why}"));

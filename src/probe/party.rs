@@ -171,7 +171,10 @@ impl Party {
         Ok(match self.receive()? {
             Reply::Done(outcomes) if outcomes.len() == count => outcomes,
             Reply::Died(signal) => vec![Outcome::Died(signal); count],
-            Reply::Hung => vec![Outcome::Hung; count],
+            Reply::Hung => {
+                let directory = self.report.directory.clone();
+                return Err(ProbeError::Hangs { side: self.name, directory });
+            }
             other => return Err(self.garbage(&format!("{other:.100?}"))),
         })
     }

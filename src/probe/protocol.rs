@@ -234,14 +234,12 @@ pub(crate) enum Outcome {
     Guarded(u32, Vec<f64>),
     /// The hand died of this signal, or of something else; no agent says this here.
     Died(Option<i32>),
-    /// The hand did not answer; no agent says this here.
-    Hung,
 }
 
 impl Outcome {
     /// Whether it worked.
     pub(crate) fn worked(&self) -> bool {
-        !matches!(self, Self::Failed(_) | Self::Short | Self::Died(_) | Self::Hung)
+        !matches!(self, Self::Failed(_) | Self::Short | Self::Died(_))
     }
 
     /// The number, if there is one.
@@ -263,7 +261,7 @@ impl Outcome {
             Self::Failed(errno) => Some(Trouble::Failed(*errno)),
             Self::Short => Some(Trouble::Short),
             Self::Died(Some(signal)) => Some(Trouble::Killed(*signal)),
-            Self::Died(None) | Self::Hung => Some(Trouble::Hung),
+            Self::Died(None) => Some(Trouble::Lost),
             _ => None,
         }
     }

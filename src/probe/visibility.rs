@@ -60,7 +60,7 @@ fn rounds(
         for ((channel, (_, value)), seen) in channels.iter().zip(looks).zip(&seen) {
             note((channel.result)(way), trouble, seen, value);
         }
-        if seen.iter().any(|seen| matches!(seen, Outcome::Died(_) | Outcome::Hung))
+        if seen.iter().any(|seen| matches!(seen, Outcome::Died(_)))
             || round >= LEAST && start.elapsed() > BUDGET
         {
             break;

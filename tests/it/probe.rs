@@ -234,6 +234,22 @@ fn directories_that_cannot_be_probed_are_refused() {
 }
 
 #[test]
+fn a_volume_that_hangs_does_not_hang_the_probe() {
+    let Some(rig) = Rig::new() else { return };
+    let mount = rig.mount(2, &[]);
+    let mut command = walbanger();
+    command.arg("probe").args(["view1", "view2"].map(|view| rig.path(view)));
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    until("its directory", || !names(&rig.path("volume")).is_empty());
+    mount.signal(Signal::SIGSTOP);
+    let output = child.wait_with_output().unwrap();
+    mount.signal(Signal::SIGCONT);
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    let lines = stderr(&output);
+    assert!(lines.iter().any(|line| line.contains("answer")), "{lines:#?}");
+}
+
+#[test]
 fn a_full_disk_is_not_called_broken() {
     if !nix::unistd::geteuid().is_root() {
         return;
