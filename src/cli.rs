@@ -11,6 +11,7 @@ mod probe;
 mod program;
 mod quirks;
 mod run;
+mod selftest;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -23,6 +24,7 @@ Examples:
   walbanger run /mnt/shared/test.db           bang on a database; silence means no evidence
   walbanger run -p --duration 30s ./test.db   half a minute, with progress
   walbanger mount --delay-fsync volume view   a view of a volume whose fsyncs are late
+  walbanger probe view1 view2                 what holds between two views of a volume
 
 Is SQLite in WAL mode safe on this shared volume? Replicas bang on one database and check what \
 they get; any line after `Opening` is evidence that it is not. If it breaks, which promise of the \
@@ -67,14 +69,19 @@ pub enum Command {
     Mount(mount::MountArgs),
     /// Run clean and faulted arms side by side and give a verdict
     Compare(Box<compare::CompareArgs>),
+    /// Measure what holds between two views of a volume, without SQLite
+    Probe(probe::ProbeArgs),
     /// What this machine and a directory can and cannot do, and what helps
     Doctor(doctor::DoctorArgs),
+    /// The other side of a probe: spoken to over standard input and output
+    #[command(hide = true)]
+    ProbeAgent(probe::AgentArgs),
     /// Try to get a lock: exit status 0 got it, 1 did not
     #[command(hide = true)]
-    LockProbe(probe::LockProbeArgs),
+    LockProbe(selftest::LockProbeArgs),
     /// Check that views of one volume are a fair baseline
     #[command(hide = true)]
-    SelfTest(probe::SelfTestArgs),
+    SelfTest(selftest::SelfTestArgs),
     /// Compare a database with what was acknowledged: a request on standard input, as JSON
     #[command(hide = true)]
     Judge(judge::JudgeArgs),

@@ -1,42 +1,199 @@
-//! `walbanger self-test` and `lock-probe`: the processes that views need to prove themselves.
+//! `walbanger probe` and its agent: the options and the words.
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
+use serde::Serialize;
 
 use super::program;
+use super::run::duration;
+use crate::document::Head;
 use crate::exit::Exit;
-use crate::selftest::{probe_lock, prove};
+use crate::ids::Seed;
+use crate::output;
+use crate::probe::{
+    Findings, Measured, Parties, PartyReport, ProbeError, Row, Verdict, Way, judge, measure, rows,
+    serve_agent, serve_hand,
+};
+use crate::stop;
 
-/// Which file to lock.
+const EXAMPLES: &str = "\
+Examples:
+  walbanger probe /mnt/view1 /mnt/view2      two mounts of one volume on this machine
+  walbanger probe /mnt/shared /mnt/shared    two processes on one mount
+  walbanger probe /srv/shared --agent 'docker run -i --rm -v /srv/shared:/data walbanger \
+probe-agent /data'
+  walbanger probe /mnt/nfs --agent 'ssh other-host walbanger probe-agent /mnt/nfs'
+
+B is a directory, or a command that runs `walbanger probe-agent DIR` where B is, of the same version: \
+it is spoken to over its standard input and output, never over the volume. Both work in a directory \
+of their own on the volume, which is removed again. No SQLite is used.
+
+Exit status: 0 all that WAL and the rollback journal rely on holds, 1 something of it is broken,
+2 usage, or A and B are not one volume, 3 a side cannot be measured, 4 too little could be measured.";
+
+/// Options of `probe`.
 #[derive(Args, Debug)]
-pub struct LockProbeArgs {
-    /// A file that exists
-    file: PathBuf,
+#[command(after_help = EXAMPLES)]
+pub struct ProbeArgs {
+    /// The volume as A sees it
+    #[arg(value_name = "DIR_A")]
+    a: PathBuf,
+
+    /// The volume as B sees it
+    #[arg(value_name = "DIR_B", required_unless_present = "agent", conflicts_with = "agent")]
+    b: Option<PathBuf>,
+
+    /// The command that is B; its words are split as a shell would split them
+    #[arg(long, value_name = "COMMAND")]
+    agent: Option<String>,
+
+    /// How long an agent may take to start
+    #[arg(long, default_value = "20s", value_parser = duration, value_name = "TIME")]
+    agent_timeout: Duration,
+
+    /// Print nothing but one JSON document
+    #[arg(long)]
+    json: bool,
 }
 
-/// Which views to prove.
+/// Options of `probe-agent`.
 #[derive(Args, Debug)]
-pub struct SelfTestArgs {
-    /// One directory on views of one volume, with nothing of anybody's in it
-    #[arg(required = true, value_name = "VIEW")]
-    views: Vec<PathBuf>,
+pub struct AgentArgs {
+    /// The volume as this side sees it
+    directory: PathBuf,
+
+    /// Do the work of the agent that started this
+    #[arg(long, hide = true)]
+    hand: bool,
 }
 
-/// Proves the views.
-pub(super) fn self_test(args: &SelfTestArgs) -> Exit {
-    match prove(&args.views) {
-        Ok(()) => Exit::Clean,
+/// The document of `probe --json`.
+#[derive(Serialize)]
+struct Document<'a> {
+    #[serde(flatten)]
+    head: Head,
+    a: &'a PartyReport,
+    b: &'a PartyReport,
+    guarantees: &'a [Row],
+    #[serde(flatten)]
+    verdict: &'a Verdict,
+    findings: &'a Findings,
+}
+
+/// Measures, and tells.
+pub(super) fn execute(args: &ProbeArgs) -> anyhow::Result<Exit> {
+    let b = match (&args.b, &args.agent) {
+        (Some(directory), _) => Way::Directory(directory.clone()),
+        (None, command) => Way::Command(words(command.as_deref().unwrap_or_default())?),
+    };
+    let a = Way::Directory(args.a.clone());
+    let (_sender, stop) = stop::channel();
+    let parties = Parties { a, b, greeting: args.agent_timeout };
+    let measured = match measure(&parties, &stop) {
+        Ok(measured) => measured,
+        Err(ProbeError::Stopped(signal)) => return Ok(Exit::Signal(signal)),
         Err(error) => {
             program::complain(&error.to_string());
-            if error.is_broken_promise() { Exit::Evidence } else { Exit::Unable }
+            return Ok(if error.is_usage() { Exit::Usage } else { Exit::Unable });
         }
+    };
+    let rows = rows(&measured.findings);
+    let verdict = judge(&measured.findings, &rows);
+    if args.json {
+        let document = Document {
+            // Nothing here is left to chance.
+            head: Head::new("walbanger-probe", "probe", Seed(0)),
+            a: &measured.a,
+            b: &measured.b,
+            guarantees: &rows,
+            verdict: &verdict,
+            findings: &measured.findings,
+        };
+        output::line(&serde_json::to_string(&document)?)?;
+    } else {
+        output::line(&describe(&measured, &rows, &verdict))?;
+    }
+    Ok(verdict.exit())
+}
+
+/// The side that is spoken to.
+pub(super) fn agent(args: &AgentArgs) -> anyhow::Result<Exit> {
+    // Who started this ends it by closing its input; a signal may end it, too.
+    stop::let_signals_through();
+    let served = if args.hand { serve_hand(&args.directory) } else { serve_agent(&args.directory) };
+    served.context("probe-agent: not spoken to by a probe of this version")?;
+    Ok(Exit::Clean)
+}
+
+fn words(command: &str) -> anyhow::Result<Vec<String>> {
+    let words = shlex::split(command).filter(|words| !words.is_empty());
+    words.context("--agent: not a command: it is empty, or a quote is not closed")
+}
+
+fn describe(measured: &Measured, rows: &[Row], verdict: &Verdict) -> String {
+    let mut text = String::new();
+    for (name, party) in [("A", &measured.a), ("B", &measured.b)] {
+        let PartyReport { directory, kernel, agent, .. } = party;
+        let agent = agent.as_ref().map(|agent| format!(", by {agent}")).unwrap_or_default();
+        let _ = writeln!(text, "{name}: {directory} (Linux {kernel}{agent})");
+    }
+    let _ =
+        writeln!(text, "\n{:<20} {:<8} {:<5} {:>8}  found", "guarantee", "", "where", "latency");
+    for pair in rows.chunks(2) {
+        for (row, place) in merged(pair) {
+            let _ = writeln!(text, "{}", line(row, &place));
+        }
+    }
+    let word = |safe: Option<bool>| match safe {
+        Some(true) => "safe",
+        Some(false) => "unsafe",
+        None => "not known",
+    };
+    let Verdict { wal_safe, rollback_safe, because, .. } = verdict;
+    let _ =
+        writeln!(text, "\nWAL: {}. Rollback journal: {}.", word(*wal_safe), word(*rollback_safe));
+    text.push_str(because);
+    text
+}
+
+/// Both directions in one line, if they say the same.
+fn merged(pair: &[Row]) -> Vec<(&Row, String)> {
+    match pair {
+        [one, other] if (one.holds, &one.detail) == (other.holds, &other.detail) => {
+            let later = if other.latency > one.latency { other } else { one };
+            vec![(later, "both".to_owned())]
+        }
+        rows => rows.iter().map(|row| (row, place(row))).collect(),
     }
 }
 
-/// Tries the lock.
-pub(super) fn lock(args: &LockProbeArgs) -> anyhow::Result<Exit> {
-    let granted = probe_lock(&args.file).with_context(|| args.file.display().to_string())?;
-    Ok(if granted { Exit::Clean } else { Exit::Evidence })
+fn place(row: &Row) -> String {
+    let direction = row.direction.map(|direction| direction.to_string());
+    direction.or(row.side.map(|side| side.to_string())).unwrap_or_default()
+}
+
+fn line(row: &Row, place: &str) -> String {
+    let holds = match row.holds {
+        Some(true) => "holds",
+        Some(false) => "broken",
+        None => "unknown",
+    };
+    let latency = row.latency.map_or_else(|| "-".to_owned(), crate::probe::time);
+    format!("{:<20} {holds:<8} {place:<5} {latency:>8}  {}", row.name, row.detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_split_as_a_shell_would() {
+        let split = |text| words(text).unwrap();
+        assert_eq!(split("ssh 'a b' \"c\" d\\ e"), ["ssh", "a b", "c", "d e"]);
+        assert!(words("").is_err() && words("ssh 'a").is_err());
+    }
 }

@@ -148,6 +148,30 @@ fn a_comparison_without_engine_or_image_says_what_helps() {
 }
 
 #[test]
+fn a_probe_between_a_container_and_the_host_holds_everything() {
+    let Some(engine) = Engine::turn() else { return };
+    let (image, place) = (image(&engine), Place::new());
+    let agent = format!(
+        "docker run --interactive --rm --network none --volume {}:/data {} probe-agent /data",
+        place.path().display(),
+        image.0
+    );
+    let output = run(walbanger().args(["probe", "--json", "--agent", &agent]).arg(place.path()));
+    let document: Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {output:?}"));
+    let broken = |row: &&Value| row["holds"] != true && row["name"] != "fsync-durable";
+    let rows = document["guarantees"].as_array().unwrap();
+    assert_eq!(rows.iter().find(broken), None, "{document:#}");
+    assert_eq!(output.status.code(), Some(0), "{document:#}");
+    assert_eq!(
+        (&document["b"]["directory"], &document["b"]["agent"]),
+        (&"/data".into(), &agent.into())
+    );
+    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
+    gone(&image, place.path());
+}
+
+#[test]
 fn every_script_has_help() {
     for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts")).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
