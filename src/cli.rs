@@ -8,6 +8,7 @@ mod logging;
 mod meta;
 mod mount;
 mod probe;
+mod profiles;
 mod program;
 mod quirks;
 mod run;
@@ -69,6 +70,8 @@ pub enum Command {
     Compare(Box<compare::CompareArgs>),
     /// What this machine and a directory can and cannot do, and what helps
     Doctor(doctor::DoctorArgs),
+    /// The profiles of real boundaries: what each breaks, and what SQLite makes of it
+    Profiles(profiles::ProfilesArgs),
     /// Try to get a lock: exit status 0 got it, 1 did not
     #[command(hide = true)]
     LockProbe(probe::LockProbeArgs),

@@ -4,6 +4,7 @@
 mod daemon;
 mod error;
 mod launcher;
+mod prediction;
 mod replica;
 mod report;
 mod statistics;
@@ -22,6 +23,7 @@ use walbanger_fuse::Plan;
 use crate::bang::Settings;
 use crate::ids::Seed;
 use crate::place;
+use crate::profile::{Layout, Profile, highest_view};
 use crate::selftest::{Unproven, prove_apart};
 use crate::stop::Stop;
 use crate::workplace::{Workplace, is_workplace};
@@ -30,6 +32,7 @@ use trial::Place;
 
 pub use error::CompareError;
 pub use launcher::Launcher;
+pub use prediction::Foretold;
 pub use report::{Arm, Comparison, Document};
 pub use statistics::Estimate;
 pub use trial::Trial;
@@ -92,9 +95,13 @@ pub struct Config {
     pub volume: Option<PathBuf>,
     /// How many replicas.
     pub replicas: u32,
-    /// How many views they share; as many as replicas if absent, or one where several could not
-    /// share memory.
+    /// How many views they share; as many as the layout needs if absent, or one where several
+    /// could not share memory.
     pub views: Option<u32>,
+    /// Which of them share one; if absent they take turns.
+    pub layout: Option<Layout>,
+    /// The profile that the plan comes from.
+    pub profile: Option<Profile>,
     /// How many trials each arm gets.
     pub trials: Trials,
     /// The length of a trial.
@@ -115,6 +122,29 @@ pub struct Config {
     pub out: Option<PathBuf>,
     /// What everything follows from.
     pub seed: Seed,
+}
+
+impl Config {
+    /// How many views there are.
+    fn views(&self) -> Result<u32, CompareError> {
+        let layout = self.layout.unwrap_or_default();
+        let views = self.views.unwrap_or_else(|| layout.views(self.replicas));
+        if self.layout.is_some() && self.replicas < layout.fewest_replicas() {
+            let why = "a boundary has two sides; give --replicas=2 or more";
+            return Err(CompareError::Place(why.to_owned()));
+        }
+        let highest = highest_view(&self.plan.quirks);
+        if highest > views {
+            let why = format!("the plan names view {highest}, and there are {views} in all");
+            return Err(CompareError::Place(why));
+        }
+        Ok(views)
+    }
+
+    /// The view of a replica, both counted from 0.
+    fn view(&self, replica: usize, views: usize) -> usize {
+        self.layout.unwrap_or_default().view(replica, views)
+    }
 }
 
 /// What happens, for whoever wants to show it.
@@ -198,8 +228,7 @@ impl<'a> Stage<'a> {
             Some(out) => empty_directory(out)?,
             None => directory(&place, "results")?,
         };
-        let count = config.views.unwrap_or(config.replicas);
-        let views = (1..=count)
+        let views = (1..=config.views()?)
             .map(|number| directory(&place, &format!("view{number}")))
             .collect::<Result<_, _>>()?;
         let run = format!("walbanger-{}", std::process::id());
@@ -233,7 +262,8 @@ impl<'a> Stage<'a> {
         fs::create_dir(&volume).map_err(CompareError::io(&volume))?;
         let mut report = self.prove_views(&volume);
         let broken = matches!(report, Err(CompareError::SelfTest(_)));
-        if broken && self.config.views.is_none() && self.views.len() > 1 {
+        let free = self.config.views.is_none() && self.config.layout.is_none();
+        if broken && free && self.views.len() > 1 && highest_view(&self.config.plan.quirks) < 2 {
             let several = report;
             self.views.truncate(1);
             report = self.prove_views(&volume);

@@ -15,6 +15,7 @@ pub mod merge;
 pub mod ours;
 pub mod output;
 pub mod place;
+pub mod profile;
 mod recordlock;
 pub mod rng;
 pub mod selftest;

@@ -1,5 +1,7 @@
 //! A plan: the seed and the fault rules of one mount, as validated data.
 
+mod parse;
+
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;

@@ -10,13 +10,14 @@ use walbanger_fuse::{DoubleGrant, FaultCount};
 
 use super::faults::{FaultArgs, ViewArgs};
 use super::mount::tell_double_grant;
+use super::profiles::{self, Given, ProfileArgs};
 use super::program;
 use super::run::{WorkloadArgs, duration};
 use crate::bang::BangError;
 use crate::codes;
 use crate::compare::{
-    self, Answer, Arm, ArmName, Bare, CompareError, Comparison, Config, Launcher, Step, StopRule,
-    Trial, Trials, needs_power_cut,
+    self, Answer, Arm, ArmName, Bare, CompareError, Comparison, Config, Foretold, Launcher, Step,
+    StopRule, Trial, Trials, needs_power_cut,
 };
 use crate::exit::Exit;
 use crate::ids::{ReplicaName, Seed};
@@ -35,10 +36,14 @@ Examples:
                                              for scripts: exit 1 unless that is the verdict
   walbanger compare --drop-lock --launcher docker
                                              with a container for each replica (make image first)
+  walbanger compare --profile virtiofsd-auto --expect predicted
+                                             does this boundary do what is foretold of it?
 
 Every trial has a fresh database, the same replicas and a view for each. Trials of the clean arm
 (the same mount, nothing injected) and of the faulted arm alternate until the answer is clear.";
 
+/// The length of a trial.
+const DURATION: Duration = Duration::from_secs(5);
 /// Trials of each arm where the answer does not become clear.
 const MOST_TRIALS: u32 = 10;
 
@@ -46,6 +51,9 @@ const MOST_TRIALS: u32 = 10;
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct CompareArgs {
+    #[command(flatten)]
+    profile: ProfileArgs,
+
     #[command(flatten)]
     faults: FaultArgs,
 
@@ -79,7 +87,7 @@ struct TrialArgs {
     #[arg(value_name = "N")]
     replicas: u32,
 
-    /// Views that the replicas share in turn [default: one each]
+    /// Views that the replicas share in turn [default: one each, or as the profile says]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100), value_name = "N")]
     views: Option<u32>,
 
@@ -87,9 +95,9 @@ struct TrialArgs {
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000), value_name = "N")]
     trials: Option<u32>,
 
-    /// The length of a trial
-    #[arg(short, long, default_value = "5s", value_parser = duration, value_name = "TIME")]
-    duration: Duration,
+    /// The length of a trial [default: 5s, or as the profile says]
+    #[arg(short, long, value_parser = duration, value_name = "TIME")]
+    duration: Option<Duration>,
 
     /// Whether a trial ends with the first evidence (true) or with its time (false)
     #[arg(long, num_args = 0..=1, require_equals = true, default_value = "true")]
@@ -131,6 +139,8 @@ struct ResultArgs {
 enum Expected {
     Reproduced,
     NotReproduced,
+    /// What the profile foretells
+    Predicted,
 }
 
 /// Compares, and says what came out.
@@ -184,19 +194,35 @@ fn config(args: &CompareArgs) -> anyhow::Result<Config> {
         None => Seed(sys::random_u64()? >> 32),
     };
     let name = ReplicaName::tidy("replica");
-    let workload =
-        args.workload.settings("walbanger.db".into(), name, Some(args.trials.duration))?;
-    workload.check().map_err(|error| anyhow::anyhow!(error))?;
+    let given = args.profile.load()?;
+    let layout = given.as_ref().filter(|_| args.trials.views.is_none()).map(|g| g.file().layout);
+    let plan = profiles::plan(given.as_ref(), &args.faults, seed);
+    let profile = match given {
+        Some(Given::Profile(profile)) => Some(profile),
+        Some(Given::Plan(_)) | None => None,
+    };
+    anyhow::ensure!(
+        args.result.expect != Some(Expected::Predicted) || profile.is_some(),
+        "--expect predicted needs --profile: nothing else foretells anything"
+    );
+    let mut workload = args.workload.settings("walbanger.db".into(), name, None)?;
+    let foretold = profile.as_ref().and_then(|profile| profile.prediction(workload.journal_mode));
     let trials = &args.trials;
+    let duration = trials.duration.or(foretold.and_then(|foretold| foretold.duration));
+    let duration = duration.unwrap_or(DURATION);
+    workload.duration = Some(duration);
+    workload.check().map_err(|error| anyhow::anyhow!(error))?;
     Ok(Config {
         volume: trials.volume.clone(),
         replicas: trials.replicas,
         views: trials.views,
+        layout,
+        profile,
         trials: trials.trials.map_or(Trials::UntilClear(MOST_TRIALS), Trials::Exactly),
-        duration: trials.duration,
+        duration,
         stop_rule: if trials.stop_on_evidence { StopRule::OnEvidence } else { StopRule::OnTime },
         workload,
-        plan: args.faults.plan(seed),
+        plan,
         mount_flags: args.how.flags(),
         bare: if trials.bare { Bare::Include } else { Bare::Leave },
         launcher: trials.launcher.clone(),
@@ -215,6 +241,10 @@ fn headline(config: &Config) -> String {
     let faults = match flags.as_slice() {
         [] => "nothing with nothing, a control (give a fault, such as --drop-lock)".to_owned(),
         flags => format!("{} with nothing", flags.join(" ")),
+    };
+    let faults = match &config.profile {
+        Some(profile) => format!("profile {}: {faults}", profile.name),
+        None => faults,
     };
     let mut text = format!(
         "Comparing {faults}: {replicas} replicas ({launcher}) of {} workers, \
@@ -305,12 +335,27 @@ fn table(comparison: &Comparison, config: &Config) -> String {
         let _ = writeln!(text, "Ended early by: {error}.");
     }
     let _ = write!(text, "Verdict: {}: {}.", comparison.answer.words(), comparison.because);
+    if let Some(line) = prediction(comparison) {
+        let _ = write!(text, "\n{line}");
+    }
     if let (Some(out), None) = (&config.out, &comparison.not_kept) {
         let _ = write!(text, "\nKept in {}.", out.display());
     }
     let bold =
         io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
     if bold { text.replace("Verdict:", "\x1b[1mVerdict:\x1b[0m") } else { text }
+}
+
+/// What the profile foretold, beside what was seen.
+fn prediction(comparison: &Comparison) -> Option<String> {
+    let Foretold { predicted, met, seen, .. } = comparison.prediction.as_ref()?;
+    let name = comparison.profile.as_deref().unwrap_or_default();
+    let met = match met {
+        Some(true) => "as foretold",
+        Some(false) => "not as foretold",
+        None => "nothing can be said",
+    };
+    Some(format!("Profile {name}: predicted: {predicted}; seen: {seen}. {met}."))
 }
 
 /// What the faulted mounts did, by rule.
@@ -357,8 +402,13 @@ fn exit(comparison: &Comparison, wanted: &ResultArgs) -> Exit {
     };
     let codes = comparison.arm(ArmName::Faulted).map(|arm| &arm.codes);
     let seen = |code: i32| codes.is_some_and(|codes| codes.contains_key(&code));
-    let disappointed = wanted.expect.is_some_and(|expected| answer != Some(expected))
-        || wanted.expect_code.is_some_and(|code| !seen(code));
+    let met = comparison.prediction.as_ref().and_then(|foretold| foretold.met) == Some(true);
+    let unmet = |expected| match expected {
+        Expected::Predicted => !met,
+        Expected::Reproduced | Expected::NotReproduced => answer != Some(expected),
+    };
+    let disappointed =
+        wanted.expect.is_some_and(unmet) || wanted.expect_code.is_some_and(|code| !seen(code));
     match comparison.answer {
         _ if disappointed => Exit::Evidence,
         Answer::Undecided if wanted.expect.is_none() => Exit::Inconclusive,

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use super::{Cli, Command, compare, doctor, judge, logging, meta, mount, probe, run};
+use super::{Cli, Command, compare, doctor, judge, logging, meta, mount, probe, profiles, run};
 use crate::bang::BangError;
 use crate::exit::Exit;
 use crate::output::Unwritten;
@@ -54,6 +54,7 @@ fn execute(command: Command) -> anyhow::Result<Exit> {
         Command::Mount(args) => mount::execute(&args),
         Command::Compare(args) => compare::execute(&args),
         Command::Doctor(args) => doctor::execute(&args),
+        Command::Profiles(args) => profiles::execute(&args),
         Command::LockProbe(args) => probe::lock(&args),
         Command::SelfTest(args) => Ok(probe::self_test(&args)),
         Command::Judge(args) => judge::execute(&args),

@@ -177,7 +177,7 @@ fn test(trials: &[Trial]) -> Sequential {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::BTreeMap;
 
     use walbanger_fuse::{Action, FaultCount, LockMode, Probability, Rule};
@@ -235,7 +235,7 @@ mod tests {
         }
     }
 
-    fn trials(pairs: &[(bool, bool)]) -> Vec<Trial> {
+    pub(in crate::compare) fn trials(pairs: &[(bool, bool)]) -> Vec<Trial> {
         let pair = |(number, &(clean, faulted)): (usize, &(bool, bool))| {
             let number = u32::try_from(number).unwrap() + 1;
             [trial(ArmName::Clean, number, clean), trial(ArmName::Faulted, number, faulted)]

@@ -127,7 +127,7 @@ impl<'a> Crew<'a> {
         let member = &self.replicas[index];
         let view = match self.place.views {
             [] => &self.place.volume,
-            views => &views[index % views.len()],
+            views => &views[self.place.config.view(index, views.len())],
         };
         let settings = Settings { replica: member.name.clone(), ..self.settings.clone() };
         let command = self
