@@ -148,7 +148,7 @@ impl Profile {
     /// All that are built in, by name.
     #[must_use]
     pub fn all() -> Vec<Self> {
-        builtin::FILES.iter().map(|file| builtin::read(file)).collect()
+        builtin::FILES.iter().map(builtin::read).collect()
     }
 
     /// The names of all that are built in.
@@ -158,13 +158,11 @@ impl Profile {
 
     /// The one of this name that is built in.
     pub fn builtin(name: &str) -> Result<Self, ProfileError> {
-        match builtin::FILES.iter().find(|(known, _)| *known == name) {
-            Some(file) => Ok(builtin::read(file)),
-            None => {
-                let near = near::names(name, Self::names());
-                Err(ProfileError::Unknown { name: name.to_owned(), near })
-            }
-        }
+        let found = builtin::FILES.iter().find(|(known, _)| *known == name);
+        found.map(builtin::read).ok_or_else(|| ProfileError::Unknown {
+            name: name.to_owned(),
+            near: near::names(name, Self::names()),
+        })
     }
 
     /// Reads a profile from a file.

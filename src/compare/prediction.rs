@@ -203,8 +203,8 @@ mod tests {
     fn a_refusal_with_a_loss_a_crash_or_another_code_is_none() {
         for spoil in [
             lost as fn(&mut Trial),
-            |trial| drop(trial.kinds.insert("crash", 1)),
-            |trial| drop(trial.codes.insert(11, 1)),
+            |trial| *trial.kinds.entry("crash").or_default() += 1,
+            |trial| *trial.codes.entry(11).or_default() += 1,
             |trial| trial.integrity = "malformed".to_owned(),
         ] {
             let trials = with(&[(false, true); 5], |trial| {

@@ -145,16 +145,6 @@ impl Comparison {
             };
             arms.push(Arm::of(name, plan, mine));
         }
-        let mut settings = config.workload.document();
-        if let Some(settings) = settings.as_object_mut() {
-            settings.remove("path");
-            settings.insert("duration".to_owned(), config.duration.as_secs_f64().into());
-            settings.insert("replicas".to_owned(), config.replicas.into());
-            if let Some(layout) = config.layout {
-                settings.insert("layout".to_owned(), serde_json::json!(layout));
-            }
-            settings.insert("launcher".to_owned(), config.launcher.to_string().into());
-        }
         Self {
             arms,
             answer,
@@ -168,7 +158,7 @@ impl Comparison {
             profile: config.profile.as_ref().map(|profile| profile.name.clone()),
             prediction,
             seed: config.seed,
-            settings,
+            settings: settings(config),
         }
     }
 
@@ -206,6 +196,21 @@ impl Comparison {
     pub fn arm(&self, name: ArmName) -> Option<&Arm> {
         self.arms.iter().find(|arm| arm.name == name)
     }
+}
+
+/// The workload and where it ran, for the document.
+fn settings(config: &Config) -> serde_json::Value {
+    let mut settings = config.workload.document();
+    if let Some(settings) = settings.as_object_mut() {
+        settings.remove("path");
+        settings.insert("duration".to_owned(), config.duration.as_secs_f64().into());
+        settings.insert("replicas".to_owned(), config.replicas.into());
+        if let Some(layout) = config.layout {
+            settings.insert("layout".to_owned(), serde_json::json!(layout));
+        }
+        settings.insert("launcher".to_owned(), config.launcher.to_string().into());
+    }
+    settings
 }
 
 impl Arm {

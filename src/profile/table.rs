@@ -32,7 +32,7 @@ impl File<'_> {
 /// A table of which all keys are known.
 pub(super) struct Table<'a> {
     file: File<'a>,
-    table: &'a DeTable<'a>,
+    entries: &'a DeTable<'a>,
     /// Where it stands.
     pub(super) at: Range<usize>,
     /// What it is, in errors.
@@ -65,11 +65,11 @@ impl<'a> Table<'a> {
             );
             return Err(file.wrong(&key.span(), why));
         }
-        Ok(Self { file, table, at, what })
+        Ok(Self { file, entries: table, at, what })
     }
 
     fn value(&self, key: &str) -> Option<&'a Spanned<DeValue<'a>>> {
-        self.table.get(key)
+        self.entries.get(key)
     }
 
     /// The error for a value that is not what it should be.
@@ -181,7 +181,10 @@ impl<'a> Table<'a> {
                 Err(self.file.wrong(&self.at, why))
             }
             (Some(one), Some(other)) => {
-                let why = format!("{} has {one} and {other}; write two of them", self.what);
+                let why = format!(
+                    "{} has {one} and {other}; each goes into a table of its own",
+                    self.what
+                );
                 Err(self.file.wrong(&self.at, why))
             }
         }
