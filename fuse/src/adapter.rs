@@ -2,6 +2,7 @@
 
 mod convert;
 mod opening;
+mod quirky;
 mod requests;
 
 use std::ffi::OsStr;
@@ -16,7 +17,7 @@ use fuser::{
 };
 use rustix::io::Errno;
 
-use convert::{attr, caller, decode_device, empty, entry, errno, kind, when, xattr};
+use convert::{caller, decode_device, empty, errno, kind, when, xattr};
 use requests::Ask;
 
 use crate::backing::Backings;
@@ -26,6 +27,7 @@ use crate::engine::{Engine, SyncKind, Syncable, Wait};
 use crate::fs::{Change, Handle, NewMode, View};
 use crate::ledger::Range;
 use crate::locks::kind_number;
+use crate::quirk::view::Quirks;
 use crate::sqlite::FileRole;
 use crate::vigil::Vigil;
 
@@ -50,13 +52,12 @@ pub(crate) struct Adapter {
     pub(crate) vigil: Arc<Vigil>,
     /// How long the kernel may keep names and attributes.
     pub(crate) keep: Duration,
+    pub(crate) quirks: Arc<Quirks>,
 }
 
 impl fuser::Filesystem for Adapter {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
-        let path =
-            negotiate(config, self.choice, self.locks, self.keep, self.view().volume.has_acls())
-                .map_err(std::io::Error::other)?;
+        let path = negotiate(config, &self.wanted()).map_err(std::io::Error::other)?;
         self.shared.path.set(path);
         if path != DataPath::Passthrough && self.choice == DataChoice::Best {
             let _ = self.shared.fallback.set("this kernel has no passthrough".to_owned());
@@ -66,7 +67,7 @@ impl fuser::Filesystem for Adapter {
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: fuser::ReplyEntry) {
         let _turn = self.count(Call::Lookup);
-        entry(reply, self.keep, self.view().lookup(parent.0, name));
+        self.looked_up(reply, name, self.view().lookup(parent.0, name));
     }
 
     fn forget(&self, _: &Request, node: INodeNo, count: u64) {
@@ -76,10 +77,7 @@ impl fuser::Filesystem for Adapter {
 
     fn getattr(&self, _: &Request, node: INodeNo, _: Option<FileHandle>, reply: fuser::ReplyAttr) {
         let _turn = self.count(Call::Getattr);
-        match self.view().getattr(node.0) {
-            Ok(stat) => reply.attr(&self.keep, &attr(node.0, &stat)),
-            Err(error) => reply.error(errno(error)),
-        }
+        self.attributes(reply, node.0, self.view().getattr(node.0));
     }
 
     fn setattr(
@@ -104,10 +102,8 @@ impl fuser::Filesystem for Adapter {
         let handle = handle.and_then(|handle| self.view().handle(handle.0).ok());
         let (atime, mtime) = (atime.map(when), mtime.map(when));
         let change = Change { mode, uid, gid, size, atime, mtime };
-        match self.view().setattr(caller(request), node.0, handle.as_deref(), &change) {
-            Ok(stat) => reply.attr(&self.keep, &attr(node.0, &stat)),
-            Err(error) => reply.error(errno(error)),
-        }
+        let changed = self.change(caller(request), node.0, handle.as_deref(), change);
+        self.attributes(reply, node.0, changed);
     }
 
     fn readlink(&self, _: &Request, node: INodeNo, reply: fuser::ReplyData) {
@@ -130,7 +126,7 @@ impl fuser::Filesystem for Adapter {
     ) {
         let _turn = self.count(Call::Mknod);
         let (mode, device) = (NewMode { asked: mode, umask }, decode_device(device));
-        entry(reply, self.keep, self.view().mknod(caller(request), parent.0, name, mode, device));
+        self.entry(reply, self.view().mknod(caller(request), parent.0, name, mode, device));
     }
 
     fn mkdir(
@@ -144,12 +140,12 @@ impl fuser::Filesystem for Adapter {
     ) {
         let _turn = self.count(Call::Mkdir);
         let mode = NewMode { asked: mode, umask };
-        entry(reply, self.keep, self.view().mkdir(caller(request), parent.0, name, mode));
+        self.entry(reply, self.view().mkdir(caller(request), parent.0, name, mode));
     }
 
     fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: fuser::ReplyEmpty) {
-        let _turn = self.count(Call::Unlink);
-        empty(reply, self.view().unlink(parent.0, name));
+        let _turn = self.vigil.turn();
+        empty(reply, self.unlink_oddly(parent.0, name));
     }
 
     fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: fuser::ReplyEmpty) {
@@ -166,11 +162,8 @@ impl fuser::Filesystem for Adapter {
         reply: fuser::ReplyEntry,
     ) {
         let _turn = self.count(Call::Symlink);
-        entry(
-            reply,
-            self.keep,
-            self.view().symlink(caller(request), parent.0, name, target.as_os_str()),
-        );
+        let target = target.as_os_str();
+        self.entry(reply, self.view().symlink(caller(request), parent.0, name, target));
     }
 
     fn rename(
@@ -197,7 +190,7 @@ impl fuser::Filesystem for Adapter {
         reply: fuser::ReplyEntry,
     ) {
         let _turn = self.count(Call::Link);
-        entry(reply, self.keep, self.view().link(node.0, parent.0, name));
+        self.entry(reply, self.view().link(node.0, parent.0, name));
     }
 
     fn open(&self, request: &Request, node: INodeNo, flags: OpenFlags, reply: fuser::ReplyOpen) {
@@ -276,6 +269,7 @@ impl fuser::Filesystem for Adapter {
         };
         self.count_on(&file, Call::Flush);
         self.engine.close(&file, self.owner(owner));
+        self.closed(&file);
         reply.ok();
     }
 
@@ -295,6 +289,7 @@ impl fuser::Filesystem for Adapter {
         if let Some(released) = self.view().release(handle.0) {
             self.engine.release(&released.file, self.view().number, handle.0);
             self.backings.close(node.0);
+            self.view().remove_if_renamed(node.0);
         }
     }
 
@@ -314,8 +309,11 @@ impl fuser::Filesystem for Adapter {
             (Call::Fsync, SyncKind::Everything)
         };
         match self.file_to_sync(handle.0, kind) {
-            Ok((role, what)) => {
-                let verdict = self.judge(role, call);
+            Ok((file, what)) => {
+                if let Some(answer) = self.unsynced(&file, call) {
+                    return empty(reply, answer);
+                }
+                let verdict = self.judge(file.role(), call);
                 let reply = move |result| empty(reply, result);
                 self.engine.sync(verdict, what, request.pid(), reply);
             }

@@ -104,6 +104,13 @@ fn groups(tid: u32) -> Vec<Gid> {
     line.split_whitespace().filter_map(|gid| gid.parse().ok()).map(Gid::from_raw).collect()
 }
 
+/// The process that a thread belongs to; the thread's own id if it cannot be seen.
+pub(crate) fn process_of(tid: u32) -> u32 {
+    let status = std::fs::read_to_string(format!("/proc/{tid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("Tgid:"));
+    line.and_then(|line| line.trim().parse().ok()).unwrap_or(tid)
+}
+
 /// Whether the thread waits for its answer only to die: a fatal signal is pending.
 ///
 /// fuser answers `FUSE_INTERRUPT` with ENOSYS, so the kernel does not tell; `/proc` does. A thread

@@ -107,21 +107,33 @@ pub(crate) fn why_impassable(error: &std::io::Error) -> String {
 /// The largest write that is taken in one request, in bytes.
 const MAX_WRITE: u32 = 1 << 20;
 
-/// Asks for what the choices need. Returns the data path, or the reason why there is none.
-pub(crate) fn negotiate(
-    config: &mut KernelConfig,
-    choice: DataChoice,
-    locks: LockMode,
-    keep_names: Duration,
-    acls: bool,
-) -> Result<DataPath, String> {
+/// What a view wants of its kernel.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted {
+    /// How data gets to the volume.
+    pub data: DataChoice,
+    /// Who keeps the record locks.
+    pub locks: LockMode,
+    /// How long names and attributes may be kept.
+    pub keep_names: Duration,
+    /// Whether the volume has ACLs.
+    pub acls: bool,
+    /// Whether files whose data comes to the daemon can be mapped.
+    pub mappings: bool,
+}
+
+/// Asks for what is wanted. Returns the data path, or the reason why there is none.
+pub(crate) fn negotiate(config: &mut KernelConfig, wanted: &Wanted) -> Result<DataPath, String> {
+    let Wanted { data: choice, locks, keep_names, acls, mappings } = *wanted;
     let can = config.capabilities();
     let path = choose(can, choice)?;
     let mut wanted = InitFlags::FUSE_PARALLEL_DIROPS
         | InitFlags::FUSE_ASYNC_DIO
         // Without it the kernel asks for a security attribute before every single write.
-        | InitFlags::FUSE_HANDLE_KILLPRIV_V2
-        | InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP;
+        | InitFlags::FUSE_HANDLE_KILLPRIV_V2;
+    if mappings {
+        wanted |= InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP;
+    }
     // Never FUSE_FLOCK_LOCKS: fuser cannot tell a flock from a record lock.
     if locks == LockMode::Forward {
         wanted |= InitFlags::FUSE_POSIX_LOCKS;

@@ -236,6 +236,18 @@ impl Engine {
         }
     }
 
+    /// All locks that a view holds on a file are lost; nobody is told.
+    pub(crate) fn lose(&self, file: &Arc<VolumeFile>, view: u32, cause: RuleIndex) {
+        if file.locks.lose(view, cause) {
+            self.waiting.serve(file);
+        }
+    }
+
+    /// Does something later, and at the latest at shutdown.
+    pub(crate) fn later(&self, delay: Duration, work: impl FnOnce() + Send + 'static) {
+        self.parking.park(delay, 0, Box::new(move |_| work()));
+    }
+
     /// An open file of a view has gone, and with it the owners that knew the file through it only.
     pub(crate) fn release(&self, file: &Arc<VolumeFile>, view: u32, handle: u64) {
         for owner in file.locks.left_by(view, handle) {

@@ -8,6 +8,7 @@ mod dirs;
 mod files;
 mod meta;
 mod names;
+mod silly;
 mod volume;
 
 use std::collections::HashMap;
@@ -20,7 +21,7 @@ use std::sync::{Arc, RwLock};
 use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-pub(crate) use files::{Handle, OpenHow, Place, Short};
+pub(crate) use files::{Handle, OpenHow, Opened, Place, Short};
 pub(crate) use meta::{Change, When, Xattr};
 pub(crate) use names::NewMode;
 pub(crate) use volume::{Volume, VolumeFile};
@@ -45,6 +46,7 @@ pub(crate) struct View {
     handles: RwLock<HashMap<u64, Arc<Handle>>>,
     dirs: RwLock<HashMap<u64, Arc<dirs::Directory>>>,
     next_handle: AtomicU64,
+    silly: silly::SillyNames,
 }
 
 #[derive(Debug)]
@@ -75,6 +77,7 @@ impl View {
             handles: RwLock::default(),
             dirs: RwLock::default(),
             next_handle: AtomicU64::new(1),
+            silly: silly::SillyNames::default(),
         }
     }
 
@@ -82,6 +85,12 @@ impl View {
     pub(crate) fn node(&self, id: NodeId) -> Result<Arc<VolumeFile>> {
         let nodes = self.nodes.read().expect("no panic while holding the inodes");
         nodes.get(&id).map(|node| Arc::clone(&node.file)).ok_or(Errno::STALE)
+    }
+
+    /// All inodes that the kernel knows.
+    pub(crate) fn files(&self) -> Vec<Arc<VolumeFile>> {
+        let nodes = self.nodes.read().expect("no panic while holding the inodes");
+        nodes.values().map(|node| Arc::clone(&node.file)).collect()
     }
 
     /// Notes that the kernel was told of this inode once more.

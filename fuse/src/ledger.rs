@@ -39,6 +39,20 @@ pub(crate) enum LockKind {
     Exclusive,
 }
 
+/// Among whom a lock excludes: locks of different domains do not know of each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Domain {
+    /// Everybody: the lock is taken on the backing file.
+    #[default]
+    Volume,
+    /// The processes of one view.
+    View(u32),
+    /// The open file descriptions of one process of a view.
+    Process(u32, u32),
+    /// Nobody.
+    Nobody,
+}
+
 /// A lock that an owner was told it holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Promise {
@@ -50,6 +64,8 @@ pub(crate) struct Promise {
     pub kind: LockKind,
     /// The caller's thread id as the daemon sees it; 0 if it lives in a foreign pid namespace.
     pub pid: u32,
+    /// Among whom it excludes.
+    pub domain: Domain,
     /// The rule by which the lock was not taken when it was promised; `None` if it was taken.
     pub broken_by: Option<RuleIndex>,
 }
@@ -96,20 +112,51 @@ impl Promises {
         }
     }
 
+    /// The owner believes that it gave up these bytes, and did not: what only is a promise stays in
+    /// the way, and what was taken on the volume stays taken.
+    pub(crate) fn swallow(&mut self, owner: Owner, range: Range) {
+        let on_volume = |held: &Promise| held.domain == Domain::Volume;
+        if self.0.iter().any(|held| held.owner == owner && on_volume(held)) {
+            self.release(owner, range);
+        }
+    }
+
     /// The owner gave up everything, as any `close` of the file does.
     pub(crate) fn release_all(&mut self, owner: Owner) {
         self.0.retain(|held| held.owner != owner);
     }
 
-    /// The locks of others, really taken ones, that exclude this one.
+    /// The locks of others that exclude this one, as far as they are kept: those of its domain, and
+    /// of the volume's the really taken ones.
     pub(crate) fn in_the_way<'a>(&'a self, wish: &'a Promise) -> impl Iterator<Item = &'a Promise> {
-        self.0.iter().filter(|held| held.broken_by.is_none() && held.excludes(wish))
+        let kept = |held: &Promise| match wish.domain {
+            Domain::Volume => held.broken_by.is_none(),
+            Domain::View(_) | Domain::Process(..) => true,
+            Domain::Nobody => false,
+        };
+        let of_domain = move |held: &&Promise| held.domain == wish.domain && kept(held);
+        self.0.iter().filter(of_domain).filter(|held| held.excludes(wish))
+    }
+
+    /// Whether the owner holds a shared lock on any of these bytes.
+    pub(crate) fn holds_shared(&self, owner: Owner, range: Range) -> bool {
+        let shared = |held: &Promise| held.owner == owner && held.kind == LockKind::Shared;
+        self.0.iter().any(|held| shared(held) && held.range.overlaps(range))
+    }
+
+    /// Locks of a view are lost: they exclude nobody from now on, and nobody is told.
+    pub(crate) fn lose(&mut self, view: u32, cause: RuleIndex) {
+        for held in self.0.iter_mut().filter(|held| held.owner.view == view) {
+            held.domain = Domain::Nobody;
+            held.broken_by = held.broken_by.or(Some(cause));
+        }
     }
 
     /// The thread id of somebody else who was promised a lock that excludes this one.
     #[must_use]
     pub(crate) fn pid_in_the_way(&self, owner: Owner, range: Range, kind: LockKind) -> Option<u32> {
-        let wish = Promise { owner, range, kind, pid: 0, broken_by: None };
+        let domain = Domain::Volume;
+        let wish = Promise { owner, range, kind, pid: 0, domain, broken_by: None };
         self.0.iter().find(|held| held.excludes(&wish)).map(|held| held.pid)
     }
 }
@@ -143,7 +190,8 @@ mod tests {
         let kind = prop_oneof![Just(LockKind::Shared), Just(LockKind::Exclusive)];
         prop_oneof![
             4 => (owner(), range(), kind).prop_map(|(owner, range, kind)| {
-                Step::Grant(Promise { owner, range, kind, pid: 1, broken_by: None })
+                let domain = Domain::Volume;
+                Step::Grant(Promise { owner, range, kind, pid: 1, domain, broken_by: None })
             }),
             2 => (owner(), range()).prop_map(|(owner, range)| Step::Release(owner, range)),
             1 => owner().prop_map(Step::ReleaseAll),

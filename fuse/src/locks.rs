@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use crate::caller;
 use crate::deadlock::{Deadlock, Ticket, WaitsFor};
 use crate::fault::RuleIndex;
-use crate::ledger::{LockKind, Owner, Promise, Promises, Range};
+use crate::ledger::{Domain, LockKind, Owner, Promise, Promises, Range};
 
 /// A lock that somebody asks for.
 #[derive(Debug, Clone, Copy)]
@@ -32,12 +32,24 @@ pub(crate) struct Wish {
     pub tid: u32,
     /// The open file through which the owner asks.
     pub handle: u64,
+    /// Among whom the lock is to exclude, and the quirk that says so if it is not the volume.
+    pub scope: Scope,
+}
+
+/// Among whom a lock is to exclude, and why.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Scope {
+    /// Among whom.
+    pub domain: Domain,
+    /// The quirk that says so.
+    pub quirk: Option<RuleIndex>,
 }
 
 impl Wish {
-    fn promise(self, broken_by: Option<RuleIndex>) -> Promise {
-        let Wish { owner, range, kind, tid, handle: _ } = self;
-        Promise { owner, range, kind, pid: tid, broken_by }
+    fn promise(self, rule: Option<RuleIndex>) -> Promise {
+        let Wish { owner, range, kind, tid, handle: _, scope } = self;
+        let broken_by = rule.or(scope.quirk);
+        Promise { owner, range, kind, pid: tid, domain: scope.domain, broken_by }
     }
 }
 
@@ -150,6 +162,27 @@ impl FileLocks {
         Ok(())
     }
 
+    /// Whether the owner holds a shared lock on any of these bytes.
+    pub(crate) fn holds_shared(&self, owner: Owner, range: Range) -> bool {
+        self.state().promises.holds_shared(owner, range)
+    }
+
+    /// The locks of a view are lost: their owners are not told. Returns whether somebody waits for
+    /// a lock here.
+    pub(crate) fn lose(&self, view: u32, cause: RuleIndex) -> bool {
+        let mut state = self.state();
+        state.promises.lose(view, cause);
+        for (_, asked) in state.owners.iter_mut().filter(|(owner, _)| owner.view == view) {
+            asked.description = None;
+        }
+        !state.waiting.is_empty()
+    }
+
+    /// Lets the owner believe that it gave up its locks in the range.
+    pub(crate) fn pretend_unlock(&self, owner: Owner, range: Range) {
+        self.state().promises.swallow(owner, range);
+    }
+
     /// Gives up the owner's locks in the range. Returns whether somebody waits for a lock here.
     pub(crate) fn unlock(&self, owner: Owner, range: Range) -> Result<bool, Errno> {
         let mut state = self.state();
@@ -194,6 +227,11 @@ impl FileLocks {
     /// What would refuse this wish, or `None` if it would be granted.
     pub(crate) fn blocker(&self, wish: Wish, open: Opener<'_>) -> Result<Option<Blocker>, Errno> {
         let mut state = self.state();
+        if wish.scope.domain != Domain::Volume {
+            let promise = wish.promise(None);
+            let held = state.promises.in_the_way(&promise).next().copied();
+            return Ok(held.map(|Promise { range, kind, pid, .. }| Blocker { range, kind, pid }));
+        }
         let description = state.description(wish, open)?;
         let mut answer = flock(kind_number(wish.kind), wish.range);
         fcntl(description, FcntlArg::F_OFD_GETLK(&mut answer)).map_err(errno)?;
@@ -259,6 +297,11 @@ impl State {
     }
 
     fn set(&mut self, wish: Wish, open: Opener<'_>) -> Result<(), Errno> {
+        if wish.scope.domain != Domain::Volume {
+            self.owner(wish);
+            let taken = self.in_the_way(wish).is_empty();
+            return if taken { Ok(()) } else { Err(Errno::AGAIN) };
+        }
         let description = self.description(wish, open)?;
         set(description, flock(kind_number(wish.kind), wish.range))
     }
@@ -343,7 +386,8 @@ mod tests {
     use super::*;
 
     fn wish(view: u32, id: u64, start: u64, end: u64, kind: LockKind) -> Wish {
-        Wish { owner: Owner { view, id }, range: Range { start, end }, kind, tid: view, handle: id }
+        let (owner, scope) = (Owner { view, id }, Scope::default());
+        Wish { owner, range: Range { start, end }, kind, tid: view, handle: id, scope }
     }
 
     #[test]

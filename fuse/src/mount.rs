@@ -21,6 +21,8 @@ use crate::kernel::{self, Unmounted};
 use crate::limits;
 use crate::places::{self, Places};
 use crate::plan::{Plan, PlanError};
+use crate::quirk::tick::Ticker;
+use crate::quirk::view::Quirks;
 use crate::relief;
 use crate::report::{self, Report};
 use crate::sys;
@@ -95,6 +97,8 @@ pub struct Mounted {
     cleared: Vec<PathBuf>,
     locks: LockMode,
     started: f64,
+    /// What the quirks of the views do once in a while.
+    tickers: Vec<Ticker>,
 }
 
 #[derive(Debug)]
@@ -108,11 +112,7 @@ struct MountedView {
 
 /// Mounts every view, or none.
 pub fn mount(options: &MountOptions) -> Result<Mounted, MountError> {
-    if options.locks == LockMode::Local
-        && let Some(rule) = options.plan.lock_rule()
-    {
-        return Err(PlanError::LocksAreLocal(rule.to_string()).into());
-    }
+    options.plan.check(options.views.len(), options.locks)?;
     if !options.keep_names.is_zero() && options.views.len() > 1 {
         return Err(MountError::NamesOfMany);
     }
@@ -138,6 +138,7 @@ pub fn mount(options: &MountOptions) -> Result<Mounted, MountError> {
         cleared: places.cleared,
         locks: options.locks,
         started: monotonic_seconds(),
+        tickers: Vec::new(),
     };
     for (index, path) in places.views.iter().enumerate() {
         // An error here drops what is mounted so far, and that unmounts it.
@@ -183,7 +184,7 @@ impl Fresh {
 
 impl Mounted {
     fn mount_view(
-        &self,
+        &mut self,
         index: usize,
         path: &Path,
         volume: &Arc<Volume>,
@@ -197,6 +198,7 @@ impl Mounted {
             fallback: OnceLock::new(),
         });
         let vigil = Arc::new(Vigil::new());
+        let quirks = Arc::new(Quirks::of(&options.plan, number, volume));
         let adapter = Adapter {
             shared: Arc::clone(&shared),
             engine: Arc::clone(&self.engine),
@@ -205,6 +207,7 @@ impl Mounted {
             backings: Backings::default(),
             vigil: Arc::clone(&vigil),
             keep: options.keep_names,
+            quirks: Arc::clone(&quirks),
         };
         let failed = |reason| MountError::Kernel { view: path.to_owned(), reason };
         let session = kernel::mount(adapter, &options.volume, path, options.threads)
@@ -214,18 +217,43 @@ impl Mounted {
                 "the kernel cannot pass through to this volume: {}",
                 why_impassable(&error)
             );
-            if options.data != DataChoice::Best {
+            if options.data != DataChoice::Best || quirks.standing.copies_memory() {
                 kernel::unmount(path);
                 return Err(failed(reason));
             }
             shared.path.set(DataPath::Direct);
             let _ = shared.fallback.set(reason);
         }
+        self.tick(&shared, &quirks).map_err(|error| {
+            kernel::unmount(path);
+            failed(format!("cannot start a thread: {error}"))
+        })?;
         match session.as_fd().try_clone_to_owned() {
             Ok(device) => vigil.watch(device),
             Err(error) => tracing::debug!(%error, "session threads sleep between calls"),
         }
         Ok(Fresh { path: path.to_owned(), shared, session })
+    }
+
+    /// Starts what the quirks of a view do once in a while.
+    fn tick(&mut self, shared: &Arc<Shared>, quirks: &Arc<Quirks>) -> std::io::Result<()> {
+        if let Some((every, quirk)) = quirks.standing.locks_lost {
+            let (shared, engine) = (Arc::clone(shared), Arc::clone(&self.engine));
+            self.tickers.push(Ticker::start(every, move || {
+                engine.faults.acted(quirk);
+                for file in shared.view.files() {
+                    engine.lose(&file, shared.view.number, quirk);
+                }
+            })?);
+        }
+        if let Some((every, quirk)) = quirks.standing.memory_lazy {
+            let (quirks, engine) = (Arc::clone(quirks), Arc::clone(&self.engine));
+            self.tickers.push(Ticker::start(every, move || {
+                engine.faults.acted(quirk);
+                quirks.memories.meet();
+            })?);
+        }
+        Ok(())
     }
 
     /// Tells, by its index, each view whose session has ended: it was unmounted from outside.
@@ -265,6 +293,7 @@ impl Mounted {
     }
 
     fn take_down(&mut self) {
+        self.tickers.clear();
         self.engine.shut_down();
         let mut gone = Vec::new();
         for view in &mut self.views {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::call::Call;
+use crate::caps::LockMode;
 use crate::guarantee::Guarantee;
 use crate::quirk::Quirk;
 
@@ -35,10 +36,23 @@ pub enum PlanError {
     Window(usize),
     /// A rule on lock calls for a mount that leaves the locks to the kernel of each view.
     #[error(
-        "rule {0} needs the lock calls, but with local locks the kernel of each view keeps them: \
+        "{0} needs the lock calls, but with local locks the kernel of each view keeps them: \
          use forwarded locks"
     )]
     LocksAreLocal(String),
+    /// A quirk of a view that there is not.
+    #[error("{quirk} names view {view}, and there are {views}: mount more views, or name another")]
+    NoSuchView {
+        /// The quirk.
+        quirk: String,
+        /// The view that it names.
+        view: u32,
+        /// How many there are.
+        views: usize,
+    },
+    /// Two quirks that cannot both be.
+    #[error("{0} and {1} are for the same files of the same view, and {2}")]
+    Contradiction(String, String, &'static str),
 }
 
 /// A number in 0..=1: how often a rule fires.
@@ -273,6 +287,29 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Whether all of it is possible together, for so many views.
+    pub fn check(&self, views: usize, locks: LockMode) -> Result<(), PlanError> {
+        if locks == LockMode::Local {
+            let rule = self.lock_rule().map(ToString::to_string);
+            let quirk = || self.quirks.iter().find(|q| q.is_of_locks()).map(ToString::to_string);
+            if let Some(needs_locks) = rule.or_else(quirk) {
+                return Err(PlanError::LocksAreLocal(needs_locks));
+            }
+        }
+        for (index, quirk) in self.quirks.iter().enumerate() {
+            if let Some(view) = quirk.views.largest().filter(|&view| view as usize > views) {
+                return Err(PlanError::NoSuchView { quirk: quirk.to_string(), view, views });
+            }
+            for other in &self.quirks[..index] {
+                if let Some(why) = quirk.contradicts(other) {
+                    let (first, second) = (other.to_string(), quirk.to_string());
+                    return Err(PlanError::Contradiction(first, second, why));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// All of it but the seed, as the flags that make it.
     #[must_use]
     pub fn flags(&self) -> Vec<String> {

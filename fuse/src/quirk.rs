@@ -3,8 +3,13 @@
 //! A quirk reads and writes as the flag that makes it: an axis, a value and options, such as
 //! `--lock-scope=view,file=shm,view=2+3`.
 
+pub(crate) mod late;
+pub(crate) mod memory;
+pub(crate) mod pages;
 mod parse;
 pub(crate) mod standing;
+pub(crate) mod tick;
+pub(crate) mod view;
 
 use std::fmt;
 use std::time::Duration;
@@ -255,6 +260,21 @@ impl Views {
             Views::From(first) => view >= *first,
         }
     }
+
+    /// The largest view that is named.
+    pub(crate) fn largest(&self) -> Option<u32> {
+        match self {
+            Views::All => None,
+            Views::Only(views) => views.iter().copied().max(),
+            Views::From(first) => Some(*first),
+        }
+    }
+
+    /// Whether a view is in both sets.
+    fn meet(&self, other: &Views) -> bool {
+        let first = self.largest().unwrap_or(1).max(other.largest().unwrap_or(1));
+        (1..=first).any(|view| self.contains(view) && other.contains(view))
+    }
 }
 
 impl Quirk {
@@ -328,6 +348,56 @@ impl Quirk {
                 | QuirkKind::Unlink(Unlink::Denied(_))
         );
         self.guarantee().is_some() && !told
+    }
+}
+
+impl Quirk {
+    /// Whether it needs the lock calls.
+    pub(crate) const fn is_of_locks(&self) -> bool {
+        matches!(
+            self.kind,
+            QuirkKind::LockScope(_)
+                | QuirkKind::LockShape(_)
+                | QuirkKind::LockErrno(..)
+                | QuirkKind::LockLife(_)
+                | QuirkKind::SharedMemory(SharedMemory::AtLock)
+                | QuirkKind::DataCache(_, DropOn::FileLock | DropOn::AnyLock)
+        )
+    }
+
+    /// Why it cannot be beside this other one.
+    pub(crate) fn contradicts(&self, other: &Quirk) -> Option<&'static str> {
+        if self.files.0 & other.files.0 == 0 || !self.views.meet(&other.views) {
+            return None;
+        }
+        let many = |quirk: &Quirk| {
+            matches!(
+                quirk.kind,
+                QuirkKind::LockShape(_)
+                    | QuirkKind::LockErrno(..)
+                    | QuirkKind::LockLife(_)
+                    | QuirkKind::Write(_)
+                    | QuirkKind::Read(_)
+            )
+        };
+        if self.axis() == other.axis() {
+            return (!many(self)).then_some("a view has one of them");
+        }
+        let copies =
+            |quirk: &Quirk| matches!(quirk.kind, QuirkKind::SharedMemory(m) if m.is_copied());
+        let calls = |quirk: &Quirk| {
+            matches!(
+                quirk.kind,
+                QuirkKind::DataCache(..)
+                    | QuirkKind::Write(_)
+                    | QuirkKind::Read(_)
+                    | QuirkKind::Unlink(Unlink::Stale)
+            )
+        };
+        // The -shm file's data never comes in calls.
+        let unmapped = self.files.0 & other.files.0 & !Files::of(&[FileRole::Shm]).0 != 0;
+        let clash = unmapped && (copies(self) && calls(other) || copies(other) && calls(self));
+        clash.then_some("the data of a file is either a copy that is mapped, or comes in calls")
     }
 }
 
@@ -420,6 +490,11 @@ impl QuirkKind {
 }
 
 impl SharedMemory {
+    /// Whether the view maps a copy of the file.
+    pub(crate) const fn is_copied(self) -> bool {
+        matches!(self, SharedMemory::Private | SharedMemory::Lazy(_) | SharedMemory::AtLock)
+    }
+
     fn write(self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             SharedMemory::Coherent => f.write_str("coherent"),

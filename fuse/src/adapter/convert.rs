@@ -2,12 +2,12 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use fuser::{FileAttr, FileType, Generation, INodeNo, Request, TimeOrNow};
+use fuser::{FileAttr, FileType, INodeNo, Request, TimeOrNow};
 use rustix::fs::Stat;
 use rustix::io::Errno;
 
 use crate::caller::Caller;
-use crate::fs::{Found, When, Xattr};
+use crate::fs::{When, Xattr};
 use crate::limits;
 
 pub(super) fn caller(request: &Request) -> Caller {
@@ -23,14 +23,6 @@ pub(super) fn errno(error: Errno) -> fuser::Errno {
 pub(super) fn empty(reply: fuser::ReplyEmpty, result: Result<(), Errno>) {
     match result {
         Ok(()) => reply.ok(),
-        Err(error) => reply.error(errno(error)),
-    }
-}
-
-/// Answers with a name that the kernel may keep for so long.
-pub(super) fn entry(reply: fuser::ReplyEntry, keep: Duration, found: Result<Found, Errno>) {
-    match found {
-        Ok(found) => reply.entry(&keep, &attr(found.file.node, &found.stat), Generation(0)),
         Err(error) => reply.error(errno(error)),
     }
 }

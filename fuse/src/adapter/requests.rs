@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 
 use fuser::{LockOwner, OpenFlags, Request, WriteFlags};
+use rustix::fs::Stat;
 use rustix::io::Errno;
 
 use super::Adapter;
@@ -14,9 +15,10 @@ use crate::call::Call;
 use crate::caller::{Caller, act_as};
 use crate::engine::{SyncKind, Syncable, Wait};
 use crate::fault::Site;
-use crate::fs::{Handle, OpenHow, Place, Short, View, VolumeFile};
-use crate::ledger::{Owner, Range};
+use crate::fs::{Change, Handle, OpenHow, Place, Short, View, VolumeFile};
+use crate::ledger::{LockKind, Owner, Range};
 use crate::locks::{Wish, kind_of};
+use crate::quirk::{LockCall, WriteFate};
 use crate::sqlite::FileRole;
 use crate::vigil::Turn;
 
@@ -47,7 +49,10 @@ impl Adapter {
 
     pub(super) fn read_data(&self, handle: u64, offset: u64, size: u32) -> Result<Vec<u8>, Errno> {
         let handle = self.view().handle(handle)?;
-        self.count_on(&handle.file, Call::Read);
+        let number = self.number(handle.file.role(), Call::Read);
+        if self.quirks.standing.any() {
+            return self.read_oddly(&handle, (offset, size as usize), number);
+        }
         handle.read(offset, size as usize)
     }
 
@@ -61,7 +66,7 @@ impl Adapter {
         write_flags: WriteFlags,
     ) -> Result<usize, Errno> {
         let handle = self.view().handle(handle)?;
-        self.count_on(&handle.file, Call::Write);
+        let number = self.number(handle.file.role(), Call::Write);
         // The write-back cache has found the end itself, and comes with pages, not appends.
         let appends = flags.0 & nix::libc::O_APPEND != 0
             && self.shared.path.get().open_how() == OpenHow::AsAsked;
@@ -70,7 +75,49 @@ impl Adapter {
         // The kernel does not look at how many of its own pages were written.
         let cached = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
         let short = if cached { Short::IsAnError } else { Short::Told };
-        act_as(caller(request), || handle.write(place, short, data))
+        let write = |data: &[u8]| act_as(caller(request), || handle.write(place, short, data));
+        if !self.quirks.standing.any() {
+            return write(data);
+        }
+        let written = match self.write_oddly(&handle, place, data, number)? {
+            None => write(data)?,
+            Some(WriteFate::Dropped | WriteFate::Late(_)) => data.len(),
+            Some(WriteFate::Zeroed) => write(&vec![0; data.len()])?,
+            Some(WriteFate::Torn) => write(&data[..data.len() / 2]).map(|_| data.len())?,
+        };
+        if self.odd(&handle.file).data_cache.is_some() {
+            self.quirks.pages.wrote(handle.file.node, offset, &data[..written]);
+        }
+        Ok(written)
+    }
+
+    /// Answers with the attributes of an inode, for as long as this view believes them.
+    pub(super) fn attributes(&self, reply: fuser::ReplyAttr, node: u64, stat: Result<Stat, Errno>) {
+        let shown = stat.and_then(|stat| {
+            let keep = self.view().node(node).map_or(self.keep, |file| self.believe_attr(&file));
+            Ok((keep, self.look(node, stat)?))
+        });
+        match shown {
+            Ok((keep, attr)) => reply.attr(&keep, &attr),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    /// Changes attributes; the size in its own way, if this view has one.
+    pub(super) fn change(
+        &self,
+        caller: Caller,
+        node: u64,
+        handle: Option<&Handle>,
+        change: Change,
+    ) -> Result<Stat, Errno> {
+        let mut change = change;
+        if let Some(size) = change.size
+            && self.cut(node, size)?
+        {
+            change.size = None;
+        }
+        self.view().setattr(caller, node, handle, &change)
     }
 
     /// Lists a directory, each entry with its inode and attributes, until `add` says that there is
@@ -115,15 +162,47 @@ impl Adapter {
             Err(error) => return reply.error(errno(error)),
         };
         let Ask { owner, range, kind, tid, handle, wait } = ask;
-        if let Some(kind) = kind_of(kind) {
-            let verdict = self.judge(file.role(), Call::Lock);
-            let wish = Wish { owner, range, kind, tid, handle };
-            let reply = move |result| empty(reply, result);
-            self.engine.lock(verdict, &file, wish, wait, reply);
-        } else {
-            self.count_on(&file, Call::Unlock);
-            empty(reply, self.engine.unlock(&file, owner, range));
+        let odd = self.odd(&file);
+        let range = self.shaped(odd, range);
+        let Some(kind) = kind_of(kind) else {
+            return empty(reply, self.record_unlock(&file, owner, range));
+        };
+        let (site, k) = self.number(file.role(), Call::Lock);
+        let refused = self.lock_error(odd, LockCall::Lock, (site, k)).or_else(|| {
+            let ((), quirk) = odd.no_upgrade?;
+            let upgrade = kind == LockKind::Exclusive && file.locks.holds_shared(owner, range);
+            upgrade.then(|| self.engine.faults.acted(quirk)).map(|()| Errno::ACCESS)
+        });
+        if let Some(error) = refused.or_else(|| self.refuse_stale(&file).err()) {
+            return reply.error(errno(error));
         }
+        let verdict = self.engine.faults.judge(site, k);
+        let wish = Wish { owner, range, kind, tid, handle, scope: self.scope(odd, owner, tid) };
+        let reply = self.locked(&file, reply);
+        self.engine.lock(verdict, &file, wish, wait, reply);
+    }
+
+    fn record_unlock(
+        &self,
+        file: &Arc<VolumeFile>,
+        owner: Owner,
+        range: Range,
+    ) -> Result<(), Errno> {
+        let odd = self.odd(file);
+        let (site, k) = self.number(file.role(), Call::Unlock);
+        if let Some(error) = self.lock_error(odd, LockCall::Unlock, (site, k)) {
+            return Err(error);
+        }
+        if self.quirks.minds_locks() {
+            self.quirks.at_lock(file);
+        }
+        if let Some(((), quirk)) = odd.unlock_swallowed
+            && self.engine.faults.acts(quirk, site, k)
+        {
+            file.locks.pretend_unlock(owner, range);
+            return Ok(());
+        }
+        self.engine.unlock(file, owner, range)
     }
 
     pub(super) fn who_blocks(
@@ -132,10 +211,18 @@ impl Adapter {
         ask: Ask,
     ) -> Result<Option<crate::locks::Blocker>, Errno> {
         let file = self.view().node(node)?;
-        self.count_on(&file, Call::Getlk);
+        let number = self.number(file.role(), Call::Getlk);
         let kind = kind_of(ask.kind).ok_or(Errno::INVAL)?;
         let Ask { owner, range, tid, handle, .. } = ask;
-        let wish = Wish { owner, range, kind, tid, handle };
+        let odd = self.odd(&file);
+        if let Some(error) = self.lock_error(odd, LockCall::Query, number) {
+            return Err(error);
+        }
+        let range = self.shaped(odd, range);
+        if let Some(lie) = self.lied(odd, range) {
+            return Ok(lie);
+        }
+        let wish = Wish { owner, range, kind, tid, handle, scope: self.scope(odd, owner, tid) };
         self.engine.blocker(&file, wish)
     }
 
@@ -143,9 +230,10 @@ impl Adapter {
         &self,
         handle: u64,
         kind: SyncKind,
-    ) -> Result<(FileRole, Syncable), Errno> {
+    ) -> Result<(Arc<VolumeFile>, Syncable), Errno> {
         let handle: Arc<Handle> = self.view().handle(handle)?;
-        Ok((handle.file.role(), Syncable::File(handle, kind)))
+        self.refuse_stale(&handle.file)?;
+        Ok((Arc::clone(&handle.file), Syncable::File(handle, kind)))
     }
 
     pub(super) fn copy(

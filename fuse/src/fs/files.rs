@@ -13,6 +13,7 @@ use rustix::io::{Errno, ReadWriteFlags};
 use super::names::{NewMode, make_as};
 use super::{Found, NodeId, Result, View, VolumeFile, refuse_special_names};
 use crate::caller::{Caller, act_as};
+use crate::quirk::memory::Memory;
 
 /// An open file of one view.
 #[derive(Debug)]
@@ -20,12 +21,23 @@ pub(crate) struct Handle {
     /// The inode.
     pub file: Arc<VolumeFile>,
     backing: File,
+    /// The view's own copy of the file, if that is what was opened.
+    memory: Option<Arc<Memory>>,
 }
 
 impl AsFd for Handle {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.backing.as_fd()
     }
+}
+
+/// What an open file of a view stands for.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    /// The backing file, or the copy.
+    pub backing: OwnedFd,
+    /// The view's own copy of the file, if that is what was opened.
+    pub memory: Option<Arc<Memory>>,
 }
 
 /// Where a write goes.
@@ -113,9 +125,10 @@ impl View {
     }
 
     /// Gives an opened file its number in this view.
-    pub(crate) fn publish(&self, file: Arc<VolumeFile>, backing: OwnedFd) -> u64 {
+    pub(crate) fn publish(&self, file: Arc<VolumeFile>, opened: Opened) -> u64 {
         let number = self.new_handle();
-        let handle = Arc::new(Handle { file, backing: backing.into() });
+        let Opened { backing, memory } = opened;
+        let handle = Arc::new(Handle { file, backing: backing.into(), memory });
         let mut handles = self.handles.write().expect("no panic while holding the handles");
         handles.insert(number, handle);
         number
@@ -125,6 +138,12 @@ impl View {
     pub(crate) fn handle(&self, number: u64) -> Result<Arc<Handle>> {
         let handles = self.handles.read().expect("no panic while holding the handles");
         handles.get(&number).cloned().ok_or(Errno::BADF)
+    }
+
+    /// Whether a file is open in this view.
+    pub(crate) fn is_open(&self, node: NodeId) -> bool {
+        let handles = self.handles.read().expect("no panic while holding the handles");
+        handles.values().any(|handle| handle.file.node == node)
     }
 
     /// The kernel has closed the file for good.
@@ -178,6 +197,9 @@ impl Handle {
 
     /// Makes the file durable, with its metadata or without.
     pub(crate) fn sync(&self, data_only: bool) -> Result<()> {
+        if let Some(memory) = &self.memory {
+            return memory.sync();
+        }
         if data_only { rustix::fs::fdatasync(self) } else { rustix::fs::fsync(self) }
     }
 

@@ -158,7 +158,12 @@ impl Volume {
 
     /// Opens a file that is held as `O_PATH`.
     pub(crate) fn reopen(&self, file: &VolumeFile, flags: OFlags) -> Result<OwnedFd> {
-        let number = DescriptorName::of(file.as_fd());
+        self.reopen_descriptor(file.as_fd(), flags)
+    }
+
+    /// Opens anew what a descriptor stands for.
+    pub(crate) fn reopen_descriptor(&self, of: BorrowedFd<'_>, flags: OFlags) -> Result<OwnedFd> {
+        let number = DescriptorName::of(of);
         // The flags of the caller's path walk have done their work.
         let spent = OFlags::NOFOLLOW | OFlags::CREATE | OFlags::EXCL | OFlags::NOCTTY;
         let flags = (flags - spent) | OFlags::CLOEXEC;

@@ -85,6 +85,11 @@ impl Standing {
         self.any
     }
 
+    /// Whether the view maps copies of files.
+    pub(crate) fn copies_memory(&self) -> bool {
+        self.by_role.iter().any(|odd| odd.memory.is_some_and(|(memory, _)| memory.is_copied()))
+    }
+
     /// Whether some file cannot be mapped, which goes for all files of the view whose data comes
     /// to the daemon.
     pub(crate) fn refuses_mappings(&self) -> bool {

@@ -1,0 +1,68 @@
+//! Removing an open file the way NFS does: it gets another name, and goes when it is closed.
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::sync::{Arc, Mutex};
+
+use rustix::fs::AtFlags;
+
+use super::{NodeId, Result, View, VolumeFile, refuse_special_names};
+
+/// The names that are to be removed when their files are closed.
+#[derive(Debug, Default)]
+pub(super) struct SillyNames(Mutex<HashMap<NodeId, Silly>>);
+
+#[derive(Debug)]
+struct Silly {
+    parent: Arc<VolumeFile>,
+    name: OsString,
+}
+
+impl Silly {
+    fn remove(&self) {
+        if let Err(error) = rustix::fs::unlinkat(&*self.parent, &self.name, AtFlags::empty()) {
+            tracing::debug!(name = ?self.name, %error, "a renamed file was gone already");
+        }
+    }
+}
+
+impl SillyNames {
+    fn names(&self) -> std::sync::MutexGuard<'_, HashMap<NodeId, Silly>> {
+        self.0.lock().expect("no panic while holding silly names")
+    }
+}
+
+impl Drop for SillyNames {
+    fn drop(&mut self) {
+        self.names().values().for_each(Silly::remove);
+    }
+}
+
+impl View {
+    /// Removes a name; a file that is open in this view is renamed instead.
+    pub(crate) fn unlink_or_rename(&self, parent: NodeId, name: &OsStr) -> Result<()> {
+        refuse_special_names(name)?;
+        let parent_file = self.node(parent)?;
+        let node = self.find(&parent_file, name)?.file.node;
+        // Looking it up has counted a reference that the kernel knows nothing of.
+        self.forget(node, 1);
+        if !self.is_open(node) {
+            return self.unlink(parent, name);
+        }
+        let silly = OsString::from(format!(".walbanger-unlinked-{node}"));
+        rustix::fs::renameat(&*parent_file, name, &*parent_file, &silly)?;
+        self.silly.names().insert(node, Silly { parent: parent_file, name: silly });
+        Ok(())
+    }
+
+    /// A file was closed: if that was the last open of a renamed one, it goes.
+    pub(crate) fn remove_if_renamed(&self, node: NodeId) {
+        let mut names = self.silly.names();
+        if names.contains_key(&node)
+            && !self.is_open(node)
+            && let Some(silly) = names.remove(&node)
+        {
+            silly.remove();
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! What the quirks of one view need to remember between calls.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use rustix::fs::{AtFlags, Stat};
+use rustix::io::Errno;
+
+use super::late::Late;
+use super::memory::Memories;
+use super::pages::Pages;
+use super::standing::{Oddities, Standing};
+use super::{DropOn, InodeChange, SharedMemory};
+use crate::fs::{Result, Volume, VolumeFile};
+use crate::plan::Plan;
+use crate::sqlite::FileRole;
+
+/// The quirks of one view, with their state.
+#[derive(Debug)]
+pub(crate) struct Quirks {
+    /// What is odd.
+    pub standing: Standing,
+    /// Copies that the view maps instead of files.
+    pub memories: Memories,
+    /// What the view believes of what it has read.
+    pub pages: Pages,
+    /// What it has said to have written.
+    pub late: Late,
+    opens: AtomicU64,
+    looks: AtomicU64,
+    late_writes: AtomicU64,
+    began: Instant,
+}
+
+impl Quirks {
+    pub(crate) fn of(plan: &Plan, view: u32, volume: &Arc<Volume>) -> Self {
+        let zero = || AtomicU64::new(0);
+        Self {
+            standing: Standing::of(plan, view),
+            memories: Memories::new(Arc::clone(volume)),
+            pages: Pages::default(),
+            late: Late::default(),
+            opens: zero(),
+            looks: zero(),
+            late_writes: zero(),
+            began: Instant::now(),
+        }
+    }
+
+    pub(crate) fn on(&self, role: FileRole) -> &Oddities {
+        self.standing.on(role)
+    }
+
+    /// A file was opened.
+    pub(crate) fn opened(&self, file: &VolumeFile) {
+        self.opens.fetch_add(1, Ordering::Relaxed);
+        let cache = self.on(file.role()).data_cache;
+        if cache.is_some_and(|((_, on), _)| on == DropOn::Open) {
+            self.pages.drop_file(file.node);
+        }
+    }
+
+    /// Whether anything happens when a lock on such a file is taken.
+    pub(crate) fn minds_locks(&self) -> bool {
+        let minds = |&role: &FileRole| {
+            let odd = self.on(role);
+            odd.memory.is_some_and(|(memory, _)| memory == SharedMemory::AtLock)
+                || odd.data_cache.is_some_and(|((_, on), _)| on != DropOn::Never)
+        };
+        self.standing.any() && FileRole::ALL.iter().any(minds)
+    }
+
+    /// A lock was taken, or is about to be given up.
+    pub(crate) fn at_lock(&self, file: &VolumeFile) {
+        let here = self.on(file.role());
+        if here.memory.is_some_and(|(memory, _)| memory == SharedMemory::AtLock)
+            && let Some(memory) = self.memories.of(file.node)
+            && let Err(error) = memory.meet()
+        {
+            tracing::warn!(%error, "a view's memory did not meet the volume's at a lock");
+        }
+        let drops = |role: FileRole, on| {
+            self.on(role).data_cache.is_some_and(|((_, event), _)| event == on)
+        };
+        if drops(file.role(), DropOn::FileLock) {
+            self.pages.drop_file(file.node);
+        }
+        if FileRole::ALL.iter().any(|&role| drops(role, DropOn::AnyLock)) {
+            self.pages.drop_all();
+        }
+    }
+
+    /// The number of the next late write.
+    pub(crate) fn late_write(&self) -> u64 {
+        self.late_writes.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// What a look at a file shows in this view: its inode number changes, its size is the copy's.
+    pub(crate) fn show(&self, file: &VolumeFile, stat: &mut Stat) -> Option<u64> {
+        if let Some(size) = self.memories.of(file.node).and_then(|memory| memory.size().ok()) {
+            stat.st_size = size.cast_signed();
+        }
+        let look = self.looks.fetch_add(1, Ordering::Relaxed);
+        let (change, _) = self.on(file.role()).inode?;
+        let turn = match change {
+            InodeChange::Stable => return None,
+            InodeChange::PerOpen => self.opens.load(Ordering::Relaxed),
+            InodeChange::PerLookup => look,
+            InodeChange::Every(time) => {
+                u64::try_from(self.began.elapsed().as_nanos() / time.as_nanos()).unwrap_or(0)
+            }
+        };
+        // Far from the numbers of other files, and never 0.
+        Some((file.node.wrapping_add(turn << 40)) | 1 << 62)
+    }
+}
+
+/// `ESTALE` for a file that no name leads to any more.
+pub(crate) fn refuse_removed(file: &VolumeFile) -> Result<()> {
+    let stat = rustix::fs::statat(file, "", AtFlags::EMPTY_PATH)?;
+    if stat.st_nlink == 0 { Err(Errno::STALE) } else { Ok(()) }
+}
