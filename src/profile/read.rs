@@ -143,3 +143,116 @@ fn prediction(file: File<'_>, table: &Table<'_>) -> Result<Prediction, ProfileEr
         grounds: grounds(table, Kind::Profile)?,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bang::JournalMode;
+
+    const WHOLE: &str = r#"
+schema = 1
+name = "x"
+title = "a title"
+about = "about it"
+layout = "first-apart"
+missing = ["this", "that"]
+
+[expect.wal]
+outcome = "breaks"
+codes = [11, 26]
+duration = "30s"
+basis = "measured"
+source = "somebody"
+
+[expect.rollback]
+outcome = "safe"
+basis = "guessed"
+
+[[quirk]]
+lock-scope = "view,view=2.."
+basis = "measured"
+source = "somebody"
+
+[[fault]]
+drop-lock = 0.5
+basis = "guessed"
+note = "a note"
+"#;
+
+    fn read(text: &str, kind: Kind) -> Result<Profile, String> {
+        profile(Path::new("x.toml"), text, kind).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_profile_is_read_whole() {
+        let profile = read(WHOLE, Kind::Profile).unwrap();
+        let flags: Vec<_> = profile.parts().map(|part| part.flag).collect();
+        assert_eq!(flags, ["--lock-scope=view,view=2..", "--drop-lock=0.5"]);
+        assert_eq!(profile.parts().last().unwrap().grounds.note, "a note");
+        assert_eq!((profile.layout, profile.missing.len()), (Layout::FirstApart, 2));
+        let wal = profile.prediction(JournalMode::Wal).unwrap();
+        assert_eq!((wal.outcome, &wal.codes[..]), (Outcome::Breaks, &[11, 26][..]));
+        assert_eq!(wal.duration, Some(Duration::from_secs(30)));
+        assert_eq!(profile.prediction(JournalMode::Persist).unwrap().outcome, Outcome::Safe);
+    }
+
+    #[test]
+    fn a_plan_need_not_say_what_it_is() {
+        let plan = read("[[quirk]]\nread = \"EIO,rate=0.1\"", Kind::Plan).unwrap();
+        assert_eq!(plan.parts().next().unwrap().flag, "--read=EIO,rate=0.1");
+        assert_eq!((plan.name.as_str(), plan.layout), ("x", Layout::Each));
+        assert!(plan.prediction(JournalMode::Wal).is_none());
+        assert!(read("", Kind::Plan).unwrap().quirks().is_empty());
+    }
+
+    #[test]
+    fn every_part_of_a_profile_must_be_there() {
+        for line in
+            ["schema = 1", "name = \"x\"", "title = \"a title\"", "layout = \"first-apart\""]
+        {
+            let error = read(&WHOLE.replace(line, ""), Kind::Profile).unwrap_err();
+            let key = line.split(' ').next().unwrap();
+            assert_eq!(error, format!("x.toml:1:1: a profile has no '{key}'"));
+        }
+        let error = read(&WHOLE.replace("source = \"somebody\"", ""), Kind::Profile).unwrap_err();
+        assert!(error.ends_with("a prediction has no 'source'"), "{error}");
+        let error = read("[[quirk]]\nread = \"EIO\"", Kind::Profile).unwrap_err();
+        assert_eq!(error, "x.toml:1:1: a quirk has no 'basis'");
+    }
+
+    /// A text, the line and column that are told of it, and what must be said.
+    const NONSENSE: &[(&str, &str, &str)] = &[
+        ("layuot = \"one\"", "1:1", "a plan has no key 'layuot' (did you mean layout?); it takes"),
+        ("\n  layout = \"two\"", "2:12", "layout is 'two', and not one of each, one, first-apart"),
+        ("layout = 2", "1:10", "layout must be a text in quotes, and is of type integer"),
+        ("schema = 2", "1:10", "schema 2 is not known to this version; write 1"),
+        ("schema = [", "1:11", "no TOML: "),
+        ("[[quirk]]\nlock-scope = \"guest\"", "2:14", "write volume|view|process|none"),
+        ("[[quirk]]\nlock-scop = \"view\"", "2:1", "did you mean lock-scope"),
+        ("[[quirk]]\nshared-memory = \"unsupported=EINVAL\"", "2:17", "ENODEV and nothing"),
+        ("[[quirk]]\nread = true", "2:8", "must be a text"),
+        ("x = 1\n[[quirk]]", "1:1", "no key 'x'"),
+        ("[[quirk]]\nnote = \"\"", "1:1", "a quirk names nothing"),
+        ("[[quirk]]\nread = \"EIO\"\nfsync = \"EIO\"", "1:1", "a table of its own"),
+        ("quirk = 3", "1:9", "quirk must be a list"),
+        ("quirk = [\"é\", 3]", "1:10", "quirk must be a table"),
+        ("missing = [\"é\", 3]", "1:17", "missing must be a list of texts"),
+        ("[[fault]]\ndrop-lock = 2", "2:13", "drop-lock: '2' is not a probability"),
+        ("[[fault]]\ndelay-lock = \"5\"", "2:14", "like 50ms"),
+        ("[[fault]]\ndrop-write = 1", "2:1", "no key 'drop-write'"),
+        ("[expect.wal]\noutcome = \"safe\"\nbasis = \"guessed\"", "1:", "has no 'rollback'"),
+        ("[expect.wal]\noutcome = \"dies\"", "2:11", "breaks, safe, refuses"),
+        ("[expect.wal]\noutcome = \"safe\"\ncodes = [\"11\"]", "3:10", "a whole number"),
+        ("[expect.wal]\nduration = \"30\"", "2:12", "write it like 30s"),
+        ("[[quirk]]\nread = \"EIO\"\nbasis = \"heard\"", "3:9", "measured, documented, guessed"),
+    ];
+
+    #[test]
+    fn nonsense_is_refused_with_its_place() {
+        for (text, place, why) in NONSENSE {
+            let error = read(text, Kind::Plan).unwrap_err();
+            assert!(error.starts_with(&format!("x.toml:{place}")), "{text}: {error}");
+            assert!(error.contains(why) && error.lines().count() == 1, "{text}: {error}");
+        }
+    }
+}
