@@ -191,7 +191,7 @@ fn entry(profile: &Profile) -> Entry<'_> {
 
 fn table(profiles: &[Profile]) -> String {
     let wide = profiles.iter().map(|profile| profile.name.len()).max().unwrap_or(0);
-    let mut text = format!("{:<wide$}  WAL      rollback  parts   boundary\n", "profile");
+    let mut text = format!("{:<wide$}  WAL      rollback  parts     boundary\n", "profile");
     for profile in profiles {
         let outcome = |prediction: Option<&Prediction>| {
             prediction.map_or("-".to_owned(), |prediction| prediction.outcome.to_string())
@@ -199,7 +199,7 @@ fn table(profiles: &[Profile]) -> String {
         let expect = profile.expect.as_ref();
         let _ = writeln!(
             text,
-            "{:<wide$}  {:<7}  {:<8}  {:<6}  {}",
+            "{:<wide$}  {:<7}  {:<8}  {:<8}  {}",
             profile.name,
             outcome(expect.map(|expect| &expect.wal)),
             outcome(expect.map(|expect| &expect.rollback)),

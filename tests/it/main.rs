@@ -10,6 +10,7 @@ mod history;
 mod mount;
 mod output;
 mod places;
+mod profiles;
 mod refuse;
 mod rig;
 mod run;

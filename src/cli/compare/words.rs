@@ -140,7 +140,7 @@ fn prediction(comparison: &Comparison) -> Option<String> {
         Some(false) => "not as foretold",
         None => "nothing can be said",
     };
-    Some(format!("Profile {name}: predicted: {predicted}; seen: {seen}. {met}."))
+    Some(format!("Profile {name}: predicted: {predicted}; seen: {seen}: {met}."))
 }
 
 /// What the faulted mounts did, by rule.
