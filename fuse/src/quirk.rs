@@ -440,15 +440,6 @@ impl QuirkKind {
             QuirkKind::LockShape(LockShape::NoUpgrade) => f.write_str("no-upgrade"),
             QuirkKind::LockShape(LockShape::QueryLocked) => f.write_str("getlk-locked"),
             QuirkKind::LockShape(LockShape::QueryFree) => f.write_str("getlk-free"),
-            QuirkKind::LockErrno(LockCall::Any, errno) => f.write_str(&errno_name(errno)),
-            QuirkKind::LockErrno(call, errno) => {
-                let on = match call {
-                    LockCall::Lock => "lock",
-                    LockCall::Unlock => "unlock",
-                    LockCall::Query | LockCall::Any => "getlk",
-                };
-                write!(f, "{},on={on}", errno_name(errno))
-            }
             QuirkKind::LockLife(LockLife::Lost(every)) => time(f, "lost=", every),
             QuirkKind::LockLife(LockLife::LostOnClose) => f.write_str("lost-on-close"),
             QuirkKind::LockLife(LockLife::UnlockSwallowed) => f.write_str("unlock-swallowed"),
@@ -476,10 +467,19 @@ impl QuirkKind {
             QuirkKind::Unlink(Unlink::SillyRename) => f.write_str("silly-rename"),
             QuirkKind::Unlink(Unlink::Stale) => f.write_str("stale"),
             QuirkKind::Fsync(None) => f.write_str("no-op"),
-            QuirkKind::Unlink(Unlink::Denied(errno))
+            QuirkKind::LockErrno(LockCall::Any, errno)
+            | QuirkKind::Unlink(Unlink::Denied(errno))
             | QuirkKind::Fsync(Some(errno))
             | QuirkKind::Truncate(errno)
             | QuirkKind::Read(ReadFate::Fails(errno)) => f.write_str(&errno_name(errno)),
+            QuirkKind::LockErrno(call, errno) => {
+                let on = match call {
+                    LockCall::Lock => "lock",
+                    LockCall::Unlock => "unlock",
+                    LockCall::Query | LockCall::Any => "getlk",
+                };
+                write!(f, "{},on={on}", errno_name(errno))
+            }
             QuirkKind::Write(WriteFate::Dropped) => f.write_str("dropped"),
             QuirkKind::Write(WriteFate::Zeroed) => f.write_str("zeroed"),
             QuirkKind::Write(WriteFate::Torn) => f.write_str("torn"),

@@ -34,11 +34,12 @@ impl FromArgMatches for QuirkArgs {
 
 fn flag(axis: &Axis) -> Arg {
     let name = axis.name;
-    let options: String = axis.options.iter().map(|option| format!(",{option}=...")).collect();
+    let more = ["file", "view"].iter().chain(axis.options);
+    let value = more.fold("VALUE".to_owned(), |value, option| value + "[," + option + "=...]");
     Arg::new(name)
         .long(name)
         .help(format!("{} [{}]", axis.about, axis.values))
-        .value_name(format!("VALUE[,file=...][,view=...]{options}"))
+        .value_name(value)
         .require_equals(true)
         .action(ArgAction::Append)
         .value_parser(move |text: &str| Quirk::parse(name, text))

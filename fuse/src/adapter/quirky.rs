@@ -14,8 +14,8 @@ use crate::call::Call;
 use crate::caps::Wanted;
 use crate::fault::Site;
 use crate::fs::{Found, Handle, Place, VolumeFile};
-use crate::ledger::{Domain, Owner, Range};
-use crate::locks::{Blocker, Scope};
+use crate::ledger::{Domain, LockKind, Owner, Range};
+use crate::locks::{Blocker, Scope, Wish};
 use crate::quirk::standing::Oddities;
 use crate::quirk::view::refuse_removed;
 use crate::quirk::{LockCall, LockScope, LockShape, ReadFate, Unlink, WriteFate};
@@ -189,12 +189,18 @@ impl Adapter {
         Scope { domain, quirk: Some(quirk) }
     }
 
-    /// The answer to a query for a lock, if it does not depend on the locks.
-    pub(super) fn lied(&self, odd: &Oddities, range: Range) -> Option<Option<Blocker>> {
-        let (shape, quirk) = odd.query?;
+    /// What is in the way of a lock, as this view tells it.
+    pub(super) fn blocker(
+        &self,
+        file: &Arc<VolumeFile>,
+        wish: Wish,
+    ) -> Result<Option<Blocker>, Errno> {
+        let Some((shape, quirk)) = self.odd(file).query else {
+            return self.engine.blocker(file, wish);
+        };
         self.engine.faults.acted(quirk);
-        let kind = crate::ledger::LockKind::Exclusive;
-        Some((shape == LockShape::QueryLocked).then_some(Blocker { range, kind, pid: 0 }))
+        let lie = Blocker { range: wish.range, kind: LockKind::Exclusive, pid: 0 };
+        Ok((shape == LockShape::QueryLocked).then_some(lie))
     }
 
     /// Answers a lock call; what this view does when it gets a lock is done before.

@@ -219,11 +219,8 @@ impl Adapter {
             return Err(error);
         }
         let range = self.shaped(odd, range);
-        if let Some(lie) = self.lied(odd, range) {
-            return Ok(lie);
-        }
         let wish = Wish { owner, range, kind, tid, handle, scope: self.scope(odd, owner, tid) };
-        self.engine.blocker(&file, wish)
+        self.blocker(&file, wish)
     }
 
     pub(super) fn file_to_sync(

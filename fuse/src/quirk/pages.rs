@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::fs::{NodeId, Result};
 
 /// What is read and believed as a whole, in bytes.
-const PAGE: u64 = 4096;
+const PAGE: usize = 4096;
 /// A view believes no more pages than this; then it drops them all.
 const MOST_PAGES: usize = 1 << 15;
 
@@ -26,6 +26,12 @@ struct Page {
     read: Instant,
     /// Shorter than a page where the file ended.
     data: Vec<u8>,
+}
+
+/// The page that a position is in, and where in it.
+fn place(position: u64) -> (u64, usize) {
+    let page = PAGE as u64;
+    (position / page, usize::try_from(position % page).unwrap_or(0))
 }
 
 impl Pages {
@@ -49,7 +55,7 @@ impl Pages {
         let mut data = Vec::with_capacity(size);
         while data.len() < size {
             let position = offset + data.len() as u64;
-            let (page, within) = (position / PAGE, (position % PAGE) as usize);
+            let (page, within) = place(position);
             kept.refresh(node, page, lifetime, &fetch)?;
             let believed = &kept.files[&node][&page].data;
             let end = believed.len().min(within + size - data.len());
@@ -57,7 +63,7 @@ impl Pages {
                 break;
             }
             data.extend_from_slice(&believed[within..end]);
-            if believed.len() < PAGE as usize {
+            if believed.len() < PAGE {
                 break;
             }
         }
@@ -71,8 +77,8 @@ impl Pages {
         let mut written = 0;
         while written < data.len() {
             let position = offset + written as u64;
-            let (page, within) = (position / PAGE, (position % PAGE) as usize);
-            let count = (PAGE as usize - within).min(data.len() - written);
+            let (page, within) = place(position);
+            let count = (PAGE - within).min(data.len() - written);
             if let Some(Page { data: believed, .. }) = pages.get_mut(&page) {
                 if believed.len() < within + count {
                     believed.resize(within + count, 0);
@@ -108,7 +114,7 @@ impl Kept {
         if pages.get(&page).is_some_and(|known| known.read.elapsed() < lifetime) {
             return Ok(());
         }
-        let (read, data) = (Instant::now(), fetch(page * PAGE, PAGE as usize)?);
+        let (read, data) = (Instant::now(), fetch(page * PAGE as u64, PAGE)?);
         if pages.insert(page, Page { read, data }).is_none() {
             self.count += 1;
         }
