@@ -7,10 +7,12 @@ use std::time::Duration;
 use serde::Serialize;
 use walbanger_fuse::Plan;
 
+use super::prediction::is_refusal;
 use super::{CompareError, Launcher};
 use crate::bang::Settings;
+use crate::evidence::Evidence;
 use crate::ids::Seed;
-use crate::profile::{Layout, Profile, highest_view};
+use crate::profile::{Layout, Outcome, Profile, highest_view};
 
 /// An arm's name.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
@@ -113,6 +115,16 @@ impl Config {
             return Err(CompareError::Place(why));
         }
         Ok(views)
+    }
+
+    /// Whether a trial has nothing more to show after this evidence. Where harm was foretold a
+    /// refusal is not the end: one side is refused what it must not have tried, and the other dies
+    /// of it.
+    pub(super) fn is_enough(&self, evidence: &Evidence) -> bool {
+        let mode = self.workload.journal_mode;
+        let foretold = self.profile.as_ref().and_then(|profile| profile.prediction(mode));
+        let harm = foretold.is_some_and(|foretold| foretold.outcome == Outcome::Breaks);
+        self.stop_rule == StopRule::OnEvidence && !(harm && is_refusal(evidence))
     }
 
     /// The view of a replica, both counted from 0.

@@ -7,7 +7,7 @@ use super::ArmName;
 use super::trial::Trial;
 use super::verdict::{Answer, Judgement};
 use crate::codes;
-use crate::evidence::Kind;
+use crate::evidence::{Evidence, Kind};
 use crate::profile::{Outcome, Prediction};
 
 /// Codes with which SQLite says that a volume does not do what it was asked. Whoever gets one has
@@ -30,6 +30,12 @@ const REFUSALS: &[i32] = &[
     5130, // IOERR_SHMLOCK
     5386, // IOERR_SHMMAP
 ];
+
+/// Whether a finding says no and nothing worse.
+#[must_use]
+pub(super) fn is_refusal(evidence: &Evidence) -> bool {
+    evidence.kind == Kind::Error && evidence.code.is_some_and(|code| REFUSALS.contains(&code))
+}
 
 /// A prediction beside what was seen.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -214,6 +220,24 @@ mod tests {
             assert_eq!(look(Outcome::Refuses, &trials).0, Some(false));
             assert_eq!(look(Outcome::Breaks, &trials).0, Some(true));
         }
+    }
+
+    #[test]
+    fn only_an_error_can_be_a_refusal() {
+        let finding = |kind, code| Evidence {
+            kind,
+            code,
+            name: None,
+            at: 0.0,
+            replica: crate::ids::ReplicaName::tidy("1"),
+            worker: 0,
+            transaction: None,
+            message: String::new(),
+            transient: None,
+        };
+        assert!(is_refusal(&finding(Kind::Error, Some(5386))));
+        assert!(!is_refusal(&finding(Kind::Error, Some(5898))));
+        assert!(!is_refusal(&finding(Kind::Crash, None)));
     }
 
     #[test]
