@@ -88,10 +88,9 @@ fn answer(plan: &Plan, trials: &[Trial], p_value: f64) -> (Answer, String) {
     for (arm, counted) in [(ArmName::Clean, clean), (ArmName::Faulted, faulted)] {
         let ran = trials.iter().any(|trial| trial.arm == arm);
         if counted == 0 && ran && trials.iter().all(|t| t.arm != arm || t.commits == 0) {
-            let why = match trials.iter().filter(|t| t.arm == arm).all(|t| t.busy > 0) {
-                true => "the database was busy all the time",
-                false => "raise --duration",
-            };
+            let waited = trials.iter().filter(|t| t.arm == arm).all(|t| t.busy > 0);
+            let why =
+                if waited { "the database was busy all the time" } else { "raise --duration" };
             let because = format!("nothing was committed in any {arm} trial: {why}");
             return say(Answer::Undecided, because);
         }
