@@ -8,7 +8,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from place import ROOT, Unable, Wrong, brief
+from place import ROOT, Unable, Wrong, brief, said
 
 SCRIPTS = ("crash01", "multiwrite01", "config01", "config02")
 # config01 turns other journals on, which SQLite refuses while others have the database open in WAL
@@ -140,11 +140,3 @@ def source(place, version):
     said([*get, "--only-source", "source", f"sqlite3={version}"],
          f"apt-get does not find the source of sqlite3 {version}", cwd=apt)
     return next(directory for directory in apt.glob("sqlite3-*") if directory.is_dir())
-
-
-def said(command, otherwise, **how):
-    done = subprocess.run(command, check=False, stdin=subprocess.DEVNULL, text=True,
-                          capture_output=True, **how)
-    if done.returncode != 0:
-        raise Unable(f"{otherwise} ({' '.join((done.stderr or done.stdout).split())[-500:]})")
-    return done.stdout.strip()

@@ -29,6 +29,15 @@ def brief(output):
     return " | ".join(lines if len(lines) < 12 else [*lines[:10], "...", lines[-1]])
 
 
+def said(command, otherwise, **how):
+    """The output of a command that must succeed; without it the check cannot run."""
+    done = subprocess.run(command, check=False, stdin=subprocess.DEVNULL, text=True,
+                          capture_output=True, **how)
+    if done.returncode != 0:
+        raise Unable(f"{otherwise} ({' '.join((done.stderr or done.stdout).split())[-500:]})")
+    return done.stdout.strip()
+
+
 def told_to_stop(seconds=0):
     """For processes of a check: whether its end has come, or that of whoever started it."""
     return bool(select.select([0], [], [], seconds)[0])

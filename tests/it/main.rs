@@ -16,4 +16,5 @@ mod rig;
 mod run;
 mod swarm;
 mod trouble;
+mod user;
 mod util;

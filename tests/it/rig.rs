@@ -15,9 +15,20 @@ use crate::util::{Replica, walbanger};
 /// is a failure if not; elsewhere the skipping is loud.
 pub(crate) fn have_fuse() -> bool {
     let Err(reason) = walbanger_fuse::require_fuse() else { return true };
+    lacking(&format!("no FUSE on this machine: {reason}"))
+}
+
+/// Whether there is a program that only users' mounts need. As with FUSE itself if not.
+pub(crate) fn must_have(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
+        || lacking(&format!("there is no {program}"))
+}
+
+fn lacking(reason: &str) -> bool {
     let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     assert!(!set("CI") && !set("WALBANGER_REQUIRE_FUSE"), "FUSE is required here: {reason}");
-    writeln!(std::io::stderr().lock(), "SKIPPED: no FUSE on this machine: {reason}").unwrap();
+    writeln!(std::io::stderr().lock(), "SKIPPED: {reason}").unwrap();
     false
 }
 
