@@ -21,6 +21,7 @@ pub use run::RunArgs;
 const EXAMPLES: &str = "\
 Examples:
   walbanger compare --drop-lock               does a lock that was never taken break WAL? a verdict
+  walbanger compare --profile virtiofsd-auto  and all that is broken between a host and its guest?
   walbanger run /mnt/shared/test.db           bang on a database; silence means no evidence
   walbanger run -p --duration 30s ./test.db   half a minute, with progress
   walbanger mount --delay-fsync volume view   a view of a volume whose fsyncs are late

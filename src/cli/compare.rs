@@ -192,7 +192,7 @@ fn config(args: &CompareArgs) -> anyhow::Result<Config> {
     };
     let name = ReplicaName::tidy("replica");
     let given = args.profile.load()?;
-    let layout = given.as_ref().filter(|_| args.trials.views.is_none()).map(|g| g.file().layout);
+    let layout = given.as_ref().map(|given| given.file().layout);
     let plan = profiles::plan(given.as_ref(), &args.faults, seed);
     let profile = match given {
         Some(Given::Profile(profile)) => Some(profile),
