@@ -22,6 +22,7 @@ pub(super) fn headline(config: &Config) -> String {
         Trials::Exactly(number) => number.to_string(),
     };
     let faults = match flags.as_slice() {
+        [] if config.profile.is_some() => "nothing with nothing, a control".to_owned(),
         [] => "nothing with nothing, a control (give a fault, such as --drop-lock)".to_owned(),
         flags => format!("{} with nothing", flags.join(" ")),
     };
