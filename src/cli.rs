@@ -8,6 +8,7 @@ mod logging;
 mod meta;
 mod mount;
 mod probe;
+mod profiles;
 mod program;
 mod quirks;
 mod run;
@@ -21,6 +22,7 @@ pub use run::RunArgs;
 const EXAMPLES: &str = "\
 Examples:
   walbanger compare --drop-lock               does a lock that was never taken break WAL? a verdict
+  walbanger compare --profile virtiofsd-auto  and all that is broken between a host and its guest?
   walbanger run /mnt/shared/test.db           bang on a database; silence means no evidence
   walbanger run -p --duration 30s ./test.db   half a minute, with progress
   walbanger mount --delay-fsync volume view   a view of a volume whose fsyncs are late
@@ -73,6 +75,8 @@ pub enum Command {
     Probe(probe::ProbeArgs),
     /// What this machine and a directory can and cannot do, and what helps
     Doctor(doctor::DoctorArgs),
+    /// The profiles of real boundaries: what each breaks, and what SQLite makes of it
+    Profiles(profiles::ProfilesArgs),
     /// The other side of a probe: spoken to over standard input and output
     #[command(hide = true)]
     ProbeAgent(probe::AgentArgs),

@@ -1,121 +1,39 @@
 //! Clean and faulted arms side by side: the same workload with and without the plan, trial by
 //! trial, until the answer is clear.
 
+mod config;
 mod daemon;
 mod error;
 mod launcher;
+mod prediction;
 mod replica;
 mod report;
 mod statistics;
 mod trial;
 mod verdict;
 
-use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use crossbeam_channel::Receiver;
-use serde::Serialize;
 use walbanger_fuse::Plan;
 
-use crate::bang::Settings;
-use crate::ids::Seed;
 use crate::place;
+use crate::profile::highest_view;
 use crate::selftest::{Unproven, prove_apart};
 use crate::stop::Stop;
 use crate::workplace::{Workplace, is_workplace};
 use daemon::{Daemon, DaemonPlan};
 use trial::Place;
 
+pub use config::{ArmName, Bare, Config, StopRule, Trials};
 pub use error::CompareError;
 pub use launcher::Launcher;
+pub use prediction::Foretold;
 pub use report::{Arm, Comparison, Document};
 pub use statistics::Estimate;
 pub use trial::Trial;
 pub use verdict::{ALPHA, Answer, needs_power_cut};
-
-/// An arm's name.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ArmName {
-    /// Without FUSE.
-    Bare,
-    /// Through the mount, with an empty plan.
-    Clean,
-    /// Through the mount, with the plan.
-    Faulted,
-}
-
-impl fmt::Display for ArmName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Bare => "bare",
-            Self::Clean => "clean",
-            Self::Faulted => "faulted",
-        })
-    }
-}
-
-/// When a trial ends.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum StopRule {
-    /// When its time is over, or soon after the first evidence.
-    OnEvidence,
-    /// When its time is over.
-    OnTime,
-}
-
-/// How many trials each arm gets.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Trials {
-    /// Until the answer is clear, and at most so many.
-    UntilClear(u32),
-    /// So many, whatever they say.
-    Exactly(u32),
-}
-
-/// Whether there is an arm without FUSE.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Bare {
-    /// Clean and faulted only.
-    Leave,
-    /// Three arms.
-    Include,
-}
-
-/// What to compare, and how.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// A directory on the volume under test: empty, or what a comparison left. A fresh directory
-    /// for temporary files if absent.
-    pub volume: Option<PathBuf>,
-    /// How many replicas.
-    pub replicas: u32,
-    /// How many views they share; as many as replicas if absent, or one where several could not
-    /// share memory.
-    pub views: Option<u32>,
-    /// How many trials each arm gets.
-    pub trials: Trials,
-    /// The length of a trial.
-    pub duration: Duration,
-    /// When a trial ends.
-    pub stop_rule: StopRule,
-    /// What the replicas do; path, name, seed and duration are set for each.
-    pub workload: Settings,
-    /// What the faulted arm breaks.
-    pub plan: Plan,
-    /// The other flags of `mount`.
-    pub mount_flags: Vec<String>,
-    /// Whether there is an arm without FUSE.
-    pub bare: Bare,
-    /// How replicas are started.
-    pub launcher: Launcher,
-    /// Where results are kept.
-    pub out: Option<PathBuf>,
-    /// What everything follows from.
-    pub seed: Seed,
-}
 
 /// What happens, for whoever wants to show it.
 #[derive(Clone, Copy, Debug)]
@@ -198,8 +116,7 @@ impl<'a> Stage<'a> {
             Some(out) => empty_directory(out)?,
             None => directory(&place, "results")?,
         };
-        let count = config.views.unwrap_or(config.replicas);
-        let views = (1..=count)
+        let views = (1..=config.views()?)
             .map(|number| directory(&place, &format!("view{number}")))
             .collect::<Result<_, _>>()?;
         let run = format!("walbanger-{}", std::process::id());
@@ -233,7 +150,8 @@ impl<'a> Stage<'a> {
         fs::create_dir(&volume).map_err(CompareError::io(&volume))?;
         let mut report = self.prove_views(&volume);
         let broken = matches!(report, Err(CompareError::SelfTest(_)));
-        if broken && self.config.views.is_none() && self.views.len() > 1 {
+        let free = self.config.views.is_none() && self.config.layout.is_none();
+        if broken && free && self.views.len() > 1 && highest_view(&self.config.plan.quirks) < 2 {
             let several = report;
             self.views.truncate(1);
             report = self.prove_views(&volume);

@@ -16,6 +16,7 @@ pub mod ours;
 pub mod output;
 pub mod place;
 pub mod probe;
+pub mod profile;
 mod recordlock;
 pub mod rng;
 pub mod selftest;

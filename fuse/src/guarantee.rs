@@ -117,7 +117,7 @@ guarantees! {
         "open(2), O_EXCL", Neither;
     InodeStable "inode-stable",
         "a file has one inode number, at any time and through any name",
-        "POSIX stat(); sqlite.org/howtocorrupt.html, 2.4", Rollback;
+        "POSIX stat(); sqlite.org/howtocorrupt.html, 2.4", Both;
     UnlinkWorks "unlink-works",
         "a file can be removed",
         "POSIX unlink()", Rollback;

@@ -1,5 +1,7 @@
 //! A plan: the seed and the fault rules of one mount, as validated data.
 
+mod parse;
+
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -140,6 +142,7 @@ impl fmt::Display for Delay {
 /// command line reads it back.
 pub(crate) fn write_whole(f: &mut fmt::Formatter<'_>, time: Duration) -> fmt::Result {
     match time.as_nanos() {
+        nanos if nanos % 1_000_000_000 == 0 => write!(f, "{}s", nanos / 1_000_000_000),
         nanos if nanos % 1_000_000 == 0 => write!(f, "{}ms", nanos / 1_000_000),
         nanos if nanos % 1_000 == 0 => write!(f, "{}us", nanos / 1_000),
         nanos => write!(f, "{nanos}ns"),

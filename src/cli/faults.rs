@@ -6,7 +6,6 @@ use walbanger_fuse::{
 };
 
 use super::quirks::QuirkArgs;
-use super::run::duration;
 use crate::ids::Seed;
 
 /// What is done to calls. Each flag may carry a value after `=`, or have none.
@@ -15,7 +14,7 @@ use crate::ids::Seed;
 pub(super) struct FaultArgs {
     /// Hold every fsync back, then do it: a slow disk [without a value: 50ms]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "50ms")]
-    #[arg(value_parser = delay, value_name = "TIME|MIN..MAX")]
+    #[arg(value_name = "TIME|MIN..MAX")]
     delay_fsync: Option<Delay>,
 
     /// Say that an fsync was done and do nothing, with probability P [without a value: 1]
@@ -25,12 +24,12 @@ pub(super) struct FaultArgs {
 
     /// Say that an fsync was done, and do it later, out of order among N [without a value: 8]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "8")]
-    #[arg(value_parser = window, value_name = "N")]
+    #[arg(value_name = "N")]
     reorder_fsync: Option<Window>,
 
     /// Hold every request for a record lock back, then take it [without a value: 2ms]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "2ms")]
-    #[arg(value_parser = delay, value_name = "TIME|MIN..MAX")]
+    #[arg(value_name = "TIME|MIN..MAX")]
     delay_lock: Option<Delay>,
 
     /// Say that a record lock was granted and do not take it, with probability P [without a value:
@@ -42,7 +41,7 @@ pub(super) struct FaultArgs {
     /// Say that a record lock was granted, and take it later, out of order among N [without a
     /// value: 8]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "8")]
-    #[arg(value_parser = window, value_name = "N")]
+    #[arg(value_name = "N")]
     reorder_lock: Option<Window>,
 
     #[command(flatten)]
@@ -107,16 +106,6 @@ impl ViewArgs {
         let threads = self.threads;
         vec![format!("--locks={locks}"), format!("--data={data}"), format!("--threads={threads}")]
     }
-}
-
-fn delay(text: &str) -> Result<Delay, String> {
-    let (min, max) = text.split_once("..").unwrap_or((text, text));
-    Delay::new(duration(min)?, duration(max)?).map_err(|error| error.to_string())
-}
-
-fn window(text: &str) -> Result<Window, String> {
-    let calls = text.parse().map_err(|_| format!("'{text}' is no whole number; try 8"))?;
-    Window::new(calls).map_err(|error| error.to_string())
 }
 
 fn locks(text: &str) -> Result<LockMode, String> {

@@ -13,6 +13,7 @@ use walbanger_fuse::{
 };
 
 use super::faults::{FaultArgs, ViewArgs};
+use super::profiles::{self, ProfileArgs};
 use super::program;
 use super::run::duration;
 use crate::document::Head;
@@ -29,6 +30,7 @@ Examples:
   walbanger mount /srv/volume /mnt/view                  a clean view of a volume
   walbanger mount --delay-fsync /srv/volume /mnt/view    every fsync 50 ms late
   walbanger mount --drop-lock=0.01 vol view1 view2       one lock in a hundred is a lie
+  walbanger mount --profile virtiofsd-auto vol host guest   view 1 is the host, view 2 the guest
   walbanger mount --self-test vol view1 view2            prove the views before they are used
 
 Stays in the foreground until SIGINT, SIGTERM or umount, then says what it saw and did. Each view is
@@ -45,6 +47,9 @@ pub struct MountArgs {
     /// Where to mount: one empty directory for each view, outside the volume
     #[arg(required = true, value_name = "VIEW")]
     views: Vec<PathBuf>,
+
+    #[command(flatten)]
+    profile: ProfileArgs,
 
     #[command(flatten)]
     faults: FaultArgs,
@@ -107,7 +112,9 @@ pub(super) fn execute(args: &MountArgs) -> anyhow::Result<Exit> {
     {
         return Err(wrong.into());
     }
-    let plan = args.faults.plan(seed);
+    let given = args.profile.load()?;
+    let plan = profiles::plan(given.as_ref(), &args.faults, seed);
+    profiles::refuse_missing_views(&plan, args.views.len())?;
     if plan.is_violating() && !args.force {
         refuse_other_peoples_files(&args.volume)?;
     }

@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use super::{Cli, Command, compare, doctor, judge, logging, meta, mount, probe, run, selftest};
+use super::{
+    Cli, Command, compare, doctor, judge, logging, meta, mount, probe, profiles, run, selftest,
+};
 use crate::bang::BangError;
 use crate::exit::Exit;
 use crate::output::Unwritten;
@@ -54,6 +56,7 @@ fn execute(command: Command) -> anyhow::Result<Exit> {
         Command::Mount(args) => mount::execute(&args),
         Command::Compare(args) => compare::execute(&args),
         Command::Doctor(args) => doctor::execute(&args),
+        Command::Profiles(args) => profiles::execute(&args),
         Command::Probe(args) => probe::execute(&args),
         Command::ProbeAgent(args) => probe::agent(&args),
         Command::LockProbe(args) => selftest::lock(&args),

@@ -7,6 +7,7 @@ use nix::sys::signal::Signal;
 use serde::Serialize;
 use walbanger_fuse::{Guarantee, Plan};
 
+use super::prediction::{self, Foretold};
 use super::statistics::{Estimate, median, median_time, ratio};
 use super::trial::Trial;
 use super::verdict::{self, Answer, Judgement};
@@ -35,6 +36,10 @@ pub struct Comparison {
     pub ended_early: Option<Arc<CompareError>>,
     /// Why the results could not be kept, if they should have been.
     pub not_kept: Option<String>,
+    /// The name of the profile.
+    pub profile: Option<String>,
+    /// What it foretold, beside what was seen.
+    pub prediction: Option<Foretold>,
     seed: Seed,
     settings: serde_json::Value,
 }
@@ -83,6 +88,8 @@ pub struct Document<'a> {
     verdict: Answer,
     because: &'a str,
     p_value: f64,
+    profile: Option<&'a str>,
+    prediction: Option<&'a Foretold>,
     broken_guarantees: &'a [Guarantee],
     throughput_ratio: Option<Estimate>,
     bare_ratio: Option<Estimate>,
@@ -94,7 +101,7 @@ pub struct Document<'a> {
 
 impl Comparison {
     pub(super) fn new(config: &Config, trials: Vec<Trial>, ended: Option<CompareError>) -> Self {
-        let Judgement { answer, because, p_value } = match &ended {
+        let judgement = match &ended {
             Some(CompareError::Signal(signal)) => Judgement {
                 answer: Answer::Undecided,
                 because: format!("stopped by {signal}"),
@@ -102,6 +109,11 @@ impl Comparison {
             },
             _ => verdict::judge(&config.plan, &trials),
         };
+        let prediction = config.profile.as_ref().and_then(|profile| {
+            let prediction = profile.prediction(config.workload.journal_mode)?;
+            Some(prediction::foretold(prediction, &config.plan, &judgement, &trials))
+        });
+        let Judgement { answer, because, p_value } = judgement;
         let broken_guarantees = verdict::broken_guarantees(&trials);
         let rates = |arm| -> BTreeMap<u32, f64> {
             // A trial that evidence cut short, or spoilt, says nothing about speed.
@@ -133,13 +145,6 @@ impl Comparison {
             };
             arms.push(Arm::of(name, plan, mine));
         }
-        let mut settings = config.workload.document();
-        if let Some(settings) = settings.as_object_mut() {
-            settings.remove("path");
-            settings.insert("duration".to_owned(), config.duration.as_secs_f64().into());
-            settings.insert("replicas".to_owned(), config.replicas.into());
-            settings.insert("launcher".to_owned(), config.launcher.to_string().into());
-        }
         Self {
             arms,
             answer,
@@ -150,8 +155,10 @@ impl Comparison {
             bare_ratio,
             ended_early: ended.map(Arc::new),
             not_kept: None,
+            profile: config.profile.as_ref().map(|profile| profile.name.clone()),
+            prediction,
             seed: config.seed,
-            settings,
+            settings: settings(config),
         }
     }
 
@@ -163,6 +170,8 @@ impl Comparison {
             verdict: self.answer,
             because: &self.because,
             p_value: self.p_value,
+            profile: self.profile.as_deref(),
+            prediction: self.prediction.as_ref(),
             broken_guarantees: &self.broken_guarantees,
             throughput_ratio: self.throughput_ratio,
             bare_ratio: self.bare_ratio,
@@ -189,6 +198,21 @@ impl Comparison {
     }
 }
 
+/// The workload and where it ran, for the document.
+fn settings(config: &Config) -> serde_json::Value {
+    let mut settings = config.workload.document();
+    if let Some(settings) = settings.as_object_mut() {
+        settings.remove("path");
+        settings.insert("duration".to_owned(), config.duration.as_secs_f64().into());
+        settings.insert("replicas".to_owned(), config.replicas.into());
+        if let Some(layout) = config.layout {
+            settings.insert("layout".to_owned(), serde_json::json!(layout));
+        }
+        settings.insert("launcher".to_owned(), config.launcher.to_string().into());
+    }
+    settings
+}
+
 impl Arm {
     fn of(name: ArmName, plan: Plan, trial: Vec<Trial>) -> Self {
         let time = |trial: &Trial| match trial.first_evidence {
@@ -211,7 +235,7 @@ impl Arm {
         let sum = |of: fn(&Trial) -> u64| counted().map(of).sum();
         Self {
             name,
-            flags: plan.rules.iter().map(ToString::to_string).collect(),
+            flags: plan.flags(),
             plan,
             trials: counted().count(),
             void: trial.len() - counted().count(),

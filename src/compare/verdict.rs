@@ -88,7 +88,10 @@ fn answer(plan: &Plan, trials: &[Trial], p_value: f64) -> (Answer, String) {
     for (arm, counted) in [(ArmName::Clean, clean), (ArmName::Faulted, faulted)] {
         let ran = trials.iter().any(|trial| trial.arm == arm);
         if counted == 0 && ran && trials.iter().all(|t| t.arm != arm || t.commits == 0) {
-            let because = format!("nothing was committed in any {arm} trial: raise --duration");
+            let waited = trials.iter().filter(|t| t.arm == arm).all(|t| t.busy > 0);
+            let why =
+                if waited { "the database was busy all the time" } else { "raise --duration" };
+            let because = format!("nothing was committed in any {arm} trial: {why}");
             return say(Answer::Undecided, because);
         }
     }
@@ -177,7 +180,7 @@ fn test(trials: &[Trial]) -> Sequential {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::BTreeMap;
 
     use walbanger_fuse::{Action, FaultCount, LockMode, Probability, Rule};
@@ -235,7 +238,7 @@ mod tests {
         }
     }
 
-    fn trials(pairs: &[(bool, bool)]) -> Vec<Trial> {
+    pub(in crate::compare) fn trials(pairs: &[(bool, bool)]) -> Vec<Trial> {
         let pair = |(number, &(clean, faulted)): (usize, &(bool, bool))| {
             let number = u32::try_from(number).unwrap() + 1;
             [trial(ArmName::Clean, number, clean), trial(ArmName::Faulted, number, faulted)]

@@ -11,6 +11,7 @@ mod mount;
 mod output;
 mod places;
 mod probe;
+mod profiles;
 mod refuse;
 mod rig;
 mod run;

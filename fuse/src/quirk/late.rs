@@ -37,14 +37,17 @@ impl Late {
         }
     }
 
-    /// Does all writes to a file: its view reads it, syncs it or closes it.
-    pub(crate) fn settle(&self, node: NodeId) {
+    /// Does all writes to a file: its view reads it, looks at it, syncs it or closes it. Returns
+    /// whether there were any.
+    pub(crate) fn settle(&self, node: NodeId) -> bool {
         let mut waiting = self.waiting();
         let all = std::mem::take(&mut *waiting);
         let (now, later) = all.into_iter().partition(|write| write.handle.file.node == node);
         *waiting = later;
         let now: VecDeque<Write> = now;
+        let any = !now.is_empty();
         now.into_iter().for_each(Write::complete);
+        any
     }
 }
 

@@ -128,8 +128,14 @@ impl Quirks {
         self.late_writes.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// What a look at a file shows in this view: its inode number changes, its size is the copy's.
+    /// What a look at a file shows in this view: its own late writes, its inode number that
+    /// changes, the size of its copy.
     pub(crate) fn show(&self, file: &VolumeFile, stat: &mut Stat) -> Option<u64> {
+        if self.late.settle(file.node)
+            && let Ok(now) = rustix::fs::statat(file, "", AtFlags::EMPTY_PATH)
+        {
+            *stat = now;
+        }
         self.believe(file, stat);
         if let Some(size) = self.memories.of(file.node).and_then(|memory| memory.size().ok()) {
             stat.st_size = size.cast_signed();

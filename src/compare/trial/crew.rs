@@ -9,10 +9,10 @@ use walbanger_fuse::Report;
 use super::member::{LastWord, Member};
 use super::{Place, Trial, crash, evidence};
 use crate::bang::Settings;
+use crate::compare::CompareError;
 use crate::compare::daemon::Daemon;
 use crate::compare::launcher::Launcher;
 use crate::compare::replica::{Ending, News, Replica};
-use crate::compare::{CompareError, StopRule};
 use crate::evidence::{Evidence, Kind};
 use crate::history::{Event, Header};
 use crate::ids::Seed;
@@ -127,7 +127,7 @@ impl<'a> Crew<'a> {
         let member = &self.replicas[index];
         let view = match self.place.views {
             [] => &self.place.volume,
-            views => &views[index % views.len()],
+            views => &views[self.place.config.view(index, views.len())],
         };
         let settings = Settings { replica: member.name.clone(), ..self.settings.clone() };
         let command = self
@@ -142,6 +142,7 @@ impl<'a> Crew<'a> {
     }
 
     fn hear(&mut self, news: News) -> Result<(), CompareError> {
+        let before = self.findings.len();
         match news {
             News::Header(index, header) => self.hello(index, &header),
             News::Events(index, events) => {
@@ -155,7 +156,8 @@ impl<'a> Crew<'a> {
             }
             News::Ended(index) => self.ended(index)?,
         }
-        if self.place.config.stop_rule == StopRule::OnEvidence && !self.findings.is_empty() {
+        let enough = |(_, evidence): &(Clock, Evidence)| self.place.config.is_enough(evidence);
+        if self.findings[before..].iter().any(enough) {
             self.ask_to_stop();
         }
         Ok(())
