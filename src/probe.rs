@@ -9,10 +9,12 @@ mod files;
 mod findings;
 mod guarantees;
 mod hand;
+mod likeness;
 mod link;
 mod locks;
 mod party;
 mod protocol;
+mod traits;
 mod verdict;
 mod visibility;
 
@@ -30,6 +32,7 @@ pub use findings::{
 pub(crate) use guarantees::time;
 pub use guarantees::{Direction, Row, rows};
 pub use hand::serve as serve_hand;
+pub use likeness::{Nearest, nearest, profile, quirks};
 pub use party::{PartyReport, Way};
 pub use verdict::{Verdict, judge};
 

@@ -69,6 +69,7 @@ pub use plan::{
 pub use quirk::{
     AXES, Axis, DropOn, Files, InodeChange, Lifetime, LockCall, LockLife, LockScope, LockShape,
     Quirk, QuirkError, QuirkKind, ReadFate, SharedMemory, Unlink, Views, WriteFate, errno_name,
+    errno_number_name,
 };
 pub use report::{Report, ViewReport};
 pub use sqlite::{FileRole, lock_name};

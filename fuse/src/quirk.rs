@@ -21,7 +21,7 @@ use crate::guarantee::Guarantee;
 use crate::plan::{Probability, write_whole};
 use crate::sqlite::FileRole;
 
-pub use parse::{AXES, Axis, QuirkError, errno_name};
+pub use parse::{AXES, Axis, QuirkError, errno_name, errno_number_name};
 
 /// One quirk: what is odd, on which files of which views, and how often.
 #[derive(Debug, Clone, PartialEq)]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Args;
 use serde::Serialize;
+use walbanger_fuse::Quirk;
 
 use super::program;
 use super::run::duration;
@@ -15,15 +16,18 @@ use crate::exit::Exit;
 use crate::ids::Seed;
 use crate::output;
 use crate::probe::{
-    Findings, Measured, Parties, PartyReport, ProbeError, Row, Verdict, Way, judge, measure, rows,
-    serve_agent, serve_hand,
+    self, Findings, Measured, Nearest, Parties, PartyReport, ProbeError, Row, Verdict, Way, judge,
+    measure, rows, serve_agent, serve_hand,
 };
+use crate::profile::Profile;
 use crate::stop;
 
 const EXAMPLES: &str = "\
 Examples:
   walbanger probe /mnt/view1 /mnt/view2      two mounts of one volume on this machine
   walbanger probe /mnt/shared /mnt/shared    two processes on one mount
+  walbanger probe /mnt/a /mnt/b --write-profile odd.toml
+                                             and then: walbanger compare --profile ./odd.toml
   walbanger probe /srv/shared --agent 'docker run -i --rm -v /srv/shared:/data walbanger \
 probe-agent /data'
   walbanger probe /mnt/nfs --agent 'ssh other-host walbanger probe-agent /mnt/nfs'
@@ -55,6 +59,10 @@ pub struct ProbeArgs {
     #[arg(long, default_value = "20s", value_parser = duration, value_name = "TIME")]
     agent_timeout: Duration,
 
+    /// Write a profile here that gives a healthy volume the same quirks: for mount and compare
+    #[arg(long, value_name = "FILE")]
+    write_profile: Option<PathBuf>,
+
     /// Print nothing but one JSON document
     #[arg(long)]
     json: bool,
@@ -81,6 +89,14 @@ struct Document<'a> {
     guarantees: &'a [Row],
     #[serde(flatten)]
     verdict: &'a Verdict,
+    /// The quirks that do the same, as flags.
+    quirks: Vec<String>,
+    /// The first of the profiles that are most like these.
+    nearest_profile: Option<&'a str>,
+    /// All that are equally near.
+    nearest_profiles: &'a [String],
+    /// In what the first differs.
+    nearest_differs: &'a [String],
     findings: &'a Findings,
 }
 
@@ -103,6 +119,15 @@ pub(super) fn execute(args: &ProbeArgs) -> anyhow::Result<Exit> {
     };
     let rows = rows(&measured.findings);
     let verdict = judge(&measured.findings, &rows);
+    let quirks = probe::quirks(&measured.findings);
+    let nearest = probe::nearest(&quirks, &Profile::all());
+    if let Some(file) = &args.write_profile {
+        let title = format!("{} and {}", measured.a.directory, measured.b.directory);
+        let text = probe::profile(file, &title, &quirks, &verdict);
+        std::fs::write(file, text).with_context(|| {
+            format!("{}: the profile cannot be written; name another file", file.display())
+        })?;
+    }
     if args.json {
         let document = Document {
             // Nothing here is left to chance.
@@ -111,11 +136,16 @@ pub(super) fn execute(args: &ProbeArgs) -> anyhow::Result<Exit> {
             b: &measured.b,
             guarantees: &rows,
             verdict: &verdict,
+            quirks: quirks.iter().map(ToString::to_string).collect(),
+            nearest_profile: nearest.as_ref().map(|nearest| nearest.names[0].as_str()),
+            nearest_profiles: nearest.as_ref().map_or(&[], |nearest| &nearest.names),
+            nearest_differs: nearest.as_ref().map_or(&[], |nearest| &nearest.differences),
             findings: &measured.findings,
         };
         output::line(&serde_json::to_string(&document)?)?;
     } else {
-        output::line(&describe(&measured, &rows, &verdict))?;
+        let told = describe(&measured, &rows, &verdict) + &liken(&quirks, nearest.as_ref());
+        output::line(&told)?;
     }
     Ok(verdict.exit())
 }
@@ -157,6 +187,23 @@ fn describe(measured: &Measured, rows: &[Row], verdict: &Verdict) -> String {
     let _ =
         writeln!(text, "\nWAL: {}. Rollback journal: {}.", word(*wal_safe), word(*rollback_safe));
     text.push_str(because);
+    text
+}
+
+/// What does the same: flags, and the profile that is most like it.
+fn liken(quirks: &[Quirk], nearest: Option<&Nearest>) -> String {
+    let mut text = String::new();
+    if !quirks.is_empty() {
+        let flags: Vec<_> = quirks.iter().map(ToString::to_string).collect();
+        let _ = write!(text, "\nThe same on a healthy volume: {}", flags.join(" "));
+    }
+    if let Some(Nearest { names, differences }) = nearest {
+        let _ = write!(text, "\nNearest profile: {}", names.join(", "));
+        let _ = match differences.as_slice() {
+            [] => write!(text, " (nothing that a probe sees differs)"),
+            differences => write!(text, " ({})", differences.join("; ")),
+        };
+    }
     text
 }
 

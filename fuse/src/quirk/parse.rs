@@ -206,6 +206,12 @@ pub fn errno_name(errno: Errno) -> String {
     known.map_or_else(|| errno.raw_os_error().to_string(), |(name, _)| (*name).to_owned())
 }
 
+/// The same for a number as the C library has it.
+#[must_use]
+pub fn errno_number_name(number: i32) -> String {
+    errno_name(Errno::from_raw_os_error(number))
+}
+
 fn errno(text: &str) -> Option<Errno> {
     ERRNOS.iter().find(|(name, _)| *name == text).map(|(_, errno)| *errno)
 }
