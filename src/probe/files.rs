@@ -106,7 +106,7 @@ pub(super) fn alone(pair: &mut Pair, findings: &mut Findings) -> Result<(), Prob
 /// Maps a file and touches the page; a hand may die of that.
 fn mapping(pair: &mut Pair, side: SideName) -> Result<Option<Mapped>, ProbeError> {
     let hand = (side, 3);
-    let name = named("own", side, Part::Wal);
+    let name = named("own", side, Part::Shm);
     let make = vec![Op::Open(1, name, How::Create), Op::WriteBlock(1, 0, 7), Op::Map(1, 1)];
     let made = pair.ask(hand, make)?;
     if !made[0].worked() || !made[1].worked() {

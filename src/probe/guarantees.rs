@@ -56,7 +56,8 @@ pub fn rows(findings: &Findings) -> Vec<Row> {
     for &name in Guarantee::ALL {
         for side in [SideName::A, SideName::B] {
             let (own, way) = (findings.side(side), findings.way(side));
-            let (direction, (holds, latency, detail)) = match on_side(name, own) {
+            let query = findings.way(side.other()).query;
+            let (direction, (holds, latency, detail)) = match on_side(name, own, query) {
                 Some(found) => (None, found),
                 None => (Some(Direction(side)), across(name, way)),
             };
@@ -68,10 +69,15 @@ pub fn rows(findings: &Findings) -> Vec<Row> {
 }
 
 /// What one side shows by itself; `None` for a guarantee that needs two.
-fn on_side(name: Guarantee, side: &OneSide) -> Option<Found> {
+fn on_side(name: Guarantee, side: &OneSide, query: Option<LockQuery>) -> Option<Found> {
     Some(match name {
         Guarantee::LockUpgrade => calls(&side.upgrade, "upgrades of a read lock"),
-        Guarantee::LockCalls => calls(&side.lock_calls, "lock calls"),
+        Guarantee::LockCalls => match query {
+            Some(LockQuery::Failed(number)) => {
+                (Some(false), None, format!("queries for a lock fail: {}", errno(number)))
+            }
+            _ => calls(&side.lock_calls, "lock calls"),
+        },
         Guarantee::MappingSupported => mapping(side.mapping),
         Guarantee::InodeStable => inode(side),
         Guarantee::UnlinkWorks => calls(&side.unlink, "removals"),

@@ -278,11 +278,15 @@ mod tests {
 
     #[test]
     fn what_only_one_mode_needs_breaks_only_that() {
+        let unlink = verdict(|findings| {
+            findings.a.unlink.errnos.insert(nix::libc::EACCES, 1);
+        });
+        assert_eq!((unlink.wal_safe, unlink.rollback_safe), (Some(true), Some(false)));
         let inode = verdict(|findings| {
             let verdict = InodeVerdict::PerOpen;
             findings.a.inode = Some(Inode { verdict, looks: 600, changed: 1 });
         });
-        assert_eq!((inode.wal_safe, inode.rollback_safe), (Some(true), Some(false)));
+        assert_eq!((inode.wal_safe, inode.rollback_safe), (Some(false), Some(false)));
         let query = verdict(|findings| findings.a_to_b.query = Some(LockQuery::AlwaysHeld));
         assert_eq!((query.wal_safe, query.rollback_safe), (Some(false), Some(true)));
         let fsync = verdict(|findings| {

@@ -315,35 +315,41 @@ fn fresh(pair: &mut Pair, from: SideName) -> Result<Fresh, ProbeError> {
     let (actor, looker) = ((from, HAND), (from.other(), HAND));
     let mut value = 100;
     let name = named("data", from, Part::Db);
-    let mut trial =
-        |before: Vec<Op>, after: Vec<Op>, look: [Vec<Op>; 2]| -> Result<Option<bool>, ProbeError> {
-            let mut all = Some(true);
-            for _ in 0..TRIALS {
-                value += 1;
-                let write = [Op::Write(3, value)].into_iter();
-                let acts = before.iter().cloned().chain(write).chain(after.clone()).collect();
-                let acted = pair.ask(actor, acts)?;
-                let [first, last] = look.clone();
-                let index = first.len();
-                let looks =
-                    first.into_iter().chain([Op::Look(Look::Read(3))]).chain(last).collect();
-                let seen = pair.ask(looker, looks)?;
-                let short = seen[index] == Outcome::Short;
-                let fine = |seen: &Outcome| seen.worked() || short && *seen == Outcome::Short;
-                if !acted.iter().chain(&seen).all(fine) {
-                    return Ok(None);
-                }
-                all = all.map(|all| all && seen[index].number() == Some(value.into()));
+    let mut trial = |before: Vec<Op>,
+                     after: Vec<Op>,
+                     look: [Vec<Op>; 2]|
+     -> Result<Option<bool>, ProbeError> {
+        let mut all = Some(true);
+        for _ in 0..TRIALS {
+            value += 1;
+            let write = [Op::Write(3, value)].into_iter();
+            let acts: Vec<_> = before.iter().cloned().chain(write).chain(after.clone()).collect();
+            let acted = pair.ask(actor, acts.clone())?;
+            // That an fsync fails is another finding.
+            let synced = |(_, op): &(&Outcome, &Op)| matches!(op, Op::Sync(_));
+            let mut acted = acted.iter().zip(&acts).filter(|both| !synced(both));
+            let [first, last] = look.clone();
+            let index = first.len();
+            let looks = first.into_iter().chain([Op::Look(Look::Read(3))]).chain(last).collect();
+            let seen = pair.ask(looker, looks)?;
+            let short = seen[index] == Outcome::Short;
+            let fine = |seen: &Outcome| seen.worked() || short && *seen == Outcome::Short;
+            if !(acted.all(|(outcome, _)| fine(outcome)) && seen.iter().all(fine)) {
+                return Ok(None);
             }
-            Ok(all)
-        };
+            all = all.map(|all| all && seen[index].number() == Some(value.into()));
+        }
+        Ok(all)
+    };
     let lock = |file| vec![Op::Lock(file, LockKind::Write, 120, 1)];
     let free = |file| vec![Op::Lock(file, LockKind::Free, 120, 1)];
+    // Before SQLite unlocks it has synced.
+    let synced = |file| [vec![Op::Sync(3)], free(file)].concat();
     let open = || vec![Op::Close(3), Op::Open(3, name.clone(), How::Existing)];
     Ok(Fresh {
         at_once: trial(vec![], vec![], [vec![], vec![]])?,
-        any_lock: trial(lock(4), free(4), [lock(4), free(4)])?,
-        own_lock: trial(lock(3), free(3), [lock(3), free(3)])?,
+        any_lock: trial(lock(4), synced(4), [lock(4), free(4)])?,
+        own_lock: trial(lock(3), synced(3), [lock(3), free(3)])?,
         reopen: trial(vec![], open(), [open(), vec![]])?,
     })
 }
