@@ -5,23 +5,26 @@
 
 pub(crate) mod late;
 pub(crate) mod memory;
+mod options;
 pub(crate) mod pages;
 mod parse;
+mod sets;
 pub(crate) mod standing;
 pub(crate) mod tick;
 pub(crate) mod view;
+mod write;
 
-use std::fmt;
 use std::time::Duration;
 
 use rustix::io::Errno;
 use serde::{Serialize, Serializer};
 
 use crate::guarantee::Guarantee;
-use crate::plan::{Probability, write_whole};
+use crate::plan::Probability;
 use crate::sqlite::FileRole;
 
 pub use parse::{AXES, Axis, QuirkError, errno_name, errno_number_name};
+pub use sets::{Files, Views};
 
 /// One quirk: what is odd, on which files of which views, and how often.
 #[derive(Debug, Clone, PartialEq)]
@@ -217,66 +220,6 @@ pub enum ReadFate {
     Short,
 }
 
-/// A set of files by their role to `SQLite`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Files(u8);
-
-impl Files {
-    /// Every file.
-    pub const ALL: Files = Files(0b1_1111);
-
-    /// Those with one of these roles.
-    #[must_use]
-    pub fn of(roles: &[FileRole]) -> Self {
-        Self(roles.iter().fold(0, |set, role| set | 1 << *role as u8))
-    }
-
-    /// Whether files with this role are meant.
-    #[must_use]
-    pub const fn contains(self, role: FileRole) -> bool {
-        self.0 & (1 << role as u8) != 0
-    }
-}
-
-/// A set of views by their numbers.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum Views {
-    /// Every view.
-    #[default]
-    All,
-    /// These, from 1.
-    Only(Vec<u32>),
-    /// All from this one on.
-    From(u32),
-}
-
-impl Views {
-    /// Whether this view is meant.
-    #[must_use]
-    pub fn contains(&self, view: u32) -> bool {
-        match self {
-            Views::All => true,
-            Views::Only(views) => views.contains(&view),
-            Views::From(first) => view >= *first,
-        }
-    }
-
-    /// The largest view that is named.
-    pub(crate) fn largest(&self) -> Option<u32> {
-        match self {
-            Views::All => None,
-            Views::Only(views) => views.iter().copied().max(),
-            Views::From(first) => Some(*first),
-        }
-    }
-
-    /// Whether a view is in both sets.
-    fn meet(&self, other: &Views) -> bool {
-        let first = self.largest().unwrap_or(1).max(other.largest().unwrap_or(1));
-        (1..=first).any(|view| self.contains(view) && other.contains(view))
-    }
-}
-
 impl Quirk {
     /// The axis: the name of the flag.
     #[must_use]
@@ -367,7 +310,8 @@ impl Quirk {
 
     /// Why it cannot be beside this other one.
     pub(crate) fn contradicts(&self, other: &Quirk) -> Option<&'static str> {
-        if self.files.0 & other.files.0 == 0 || !self.views.meet(&other.views) {
+        let files = self.files.and(other.files);
+        if files.is_empty() || !self.views.meet(&other.views) {
             return None;
         }
         let many = |quirk: &Quirk| {
@@ -396,7 +340,7 @@ impl Quirk {
             )
         };
         // The -shm file's data never comes in calls.
-        let unmapped = self.files.0 & other.files.0 & !Files::of(&[FileRole::Shm]).0 != 0;
+        let unmapped = !files.but(FileRole::Shm).is_empty();
         let clash = unmapped && (copies(self) && calls(other) || copies(other) && calls(self));
         clash.then_some("the data of a file is either a copy that is mapped, or comes in calls")
     }
@@ -408,116 +352,9 @@ impl Serialize for Quirk {
     }
 }
 
-impl fmt::Display for Quirk {
-    /// As the flag that makes the quirk.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "--{}=", self.axis())?;
-        self.kind.write_value(f)?;
-        if self.files != self.usual_files() {
-            let roles = FileRole::ALL.iter().filter(|role| self.files.contains(**role));
-            let names: Vec<_> = roles.map(|role| role.name()).collect();
-            write!(f, ",file={}", names.join("+"))?;
-        }
-        match &self.views {
-            Views::All => {}
-            Views::From(first) => write!(f, ",view={first}..")?,
-            Views::Only(views) => {
-                let numbers: Vec<_> = views.iter().map(ToString::to_string).collect();
-                write!(f, ",view={}", numbers.join("+"))?;
-            }
-        }
-        if self.rate == Probability::ALWAYS { Ok(()) } else { write!(f, ",rate={}", self.rate) }
-    }
-}
-
-impl QuirkKind {
-    fn write_value(self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            QuirkKind::LockScope(LockScope::Volume) => f.write_str("volume"),
-            QuirkKind::LockScope(LockScope::View) => f.write_str("view"),
-            QuirkKind::LockScope(LockScope::Process) => f.write_str("process"),
-            QuirkKind::LockScope(LockScope::None) => f.write_str("none"),
-            QuirkKind::LockShape(LockShape::WholeFile) => f.write_str("whole-file"),
-            QuirkKind::LockShape(LockShape::NoUpgrade) => f.write_str("no-upgrade"),
-            QuirkKind::LockShape(LockShape::QueryLocked) => f.write_str("getlk-locked"),
-            QuirkKind::LockShape(LockShape::QueryFree) => f.write_str("getlk-free"),
-            QuirkKind::LockLife(LockLife::Lost(every)) => time(f, "lost=", every),
-            QuirkKind::LockLife(LockLife::LostOnClose) => f.write_str("lost-on-close"),
-            QuirkKind::LockLife(LockLife::UnlockSwallowed) => f.write_str("unlock-swallowed"),
-            QuirkKind::SharedMemory(memory) => memory.write(f),
-            QuirkKind::DataCache(lifetime, on) => {
-                lifetime.write(f)?;
-                f.write_str(match on {
-                    DropOn::Never => "",
-                    DropOn::Open => ",drop=open",
-                    DropOn::FileLock => ",drop=file-lock",
-                    DropOn::AnyLock => ",drop=any-lock",
-                })
-            }
-            QuirkKind::EntryCache(lifetime, Some(phantom)) => {
-                lifetime.write(f)?;
-                write!(f, ",phantom={}", errno_name(phantom))
-            }
-            QuirkKind::AttrCache(lifetime)
-            | QuirkKind::EntryCache(lifetime, None)
-            | QuirkKind::NegativeCache(lifetime) => lifetime.write(f),
-            QuirkKind::Inode(InodeChange::Stable) => f.write_str("stable"),
-            QuirkKind::Inode(InodeChange::PerOpen) => f.write_str("per-open"),
-            QuirkKind::Inode(InodeChange::PerLookup) => f.write_str("per-lookup"),
-            QuirkKind::Inode(InodeChange::Every(every)) => time(f, "every=", every),
-            QuirkKind::Unlink(Unlink::SillyRename) => f.write_str("silly-rename"),
-            QuirkKind::Unlink(Unlink::Stale) => f.write_str("stale"),
-            QuirkKind::Fsync(None) => f.write_str("no-op"),
-            QuirkKind::LockErrno(LockCall::Any, errno)
-            | QuirkKind::Unlink(Unlink::Denied(errno))
-            | QuirkKind::Fsync(Some(errno))
-            | QuirkKind::Truncate(errno)
-            | QuirkKind::Read(ReadFate::Fails(errno)) => f.write_str(&errno_name(errno)),
-            QuirkKind::LockErrno(call, errno) => {
-                let on = match call {
-                    LockCall::Lock => "lock",
-                    LockCall::Unlock => "unlock",
-                    LockCall::Query | LockCall::Any => "getlk",
-                };
-                write!(f, "{},on={on}", errno_name(errno))
-            }
-            QuirkKind::Write(WriteFate::Dropped) => f.write_str("dropped"),
-            QuirkKind::Write(WriteFate::Zeroed) => f.write_str("zeroed"),
-            QuirkKind::Write(WriteFate::Torn) => f.write_str("torn"),
-            QuirkKind::Write(WriteFate::Late(by)) => time(f, "late=", by),
-            QuirkKind::Read(ReadFate::Short) => f.write_str("short"),
-        }
-    }
-}
-
 impl SharedMemory {
     /// Whether the view maps a copy of the file.
     pub(crate) const fn is_copied(self) -> bool {
         matches!(self, SharedMemory::Private | SharedMemory::Lazy(_) | SharedMemory::AtLock)
     }
-
-    fn write(self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            SharedMemory::Coherent => f.write_str("coherent"),
-            SharedMemory::Private => f.write_str("private"),
-            SharedMemory::Lazy(every) => time(f, "lazy=", every),
-            SharedMemory::AtLock => f.write_str("at-lock"),
-            SharedMemory::Unsupported => f.write_str("unsupported"),
-            SharedMemory::Fault => f.write_str("fault"),
-        }
-    }
-}
-
-impl Lifetime {
-    fn write(self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Lifetime::For(lifetime) => write_whole(f, lifetime),
-            Lifetime::Forever => f.write_str("forever"),
-        }
-    }
-}
-
-fn time(f: &mut fmt::Formatter<'_>, word: &str, time: Duration) -> fmt::Result {
-    f.write_str(word)?;
-    write_whole(f, time)
 }

@@ -250,10 +250,11 @@ fn lifetime(seen: &Visibility) -> String {
     seen.after.map_or_else(|| "forever".to_owned(), time)
 }
 
-/// A time as a flag says it, to the millisecond.
+/// A time as a flag says it: rounded, because it was measured on a busy machine.
 fn time(seconds: f64) -> String {
-    let time = Duration::try_from_secs_f64(seconds).unwrap_or_default();
-    format!("{}ms", time.as_millis().max(1))
+    let millis = Duration::try_from_secs_f64(seconds).unwrap_or_default().as_millis().max(1);
+    let step = (10_u128.pow(millis.ilog10()) / 2).max(1);
+    format!("{}ms", (millis + step / 2) / step * step)
 }
 
 fn name(errno: i32) -> String {
@@ -313,6 +314,20 @@ mod tests {
             way.entry_removed = stale(Some(0.02));
         }
         assert_eq!(said(&findings), ["--shared-memory=lazy=5ms", "--entry-cache=20ms"]);
+    }
+
+    #[test]
+    fn a_measured_time_is_rounded() {
+        for (seconds, said) in [
+            (0.987, "1000ms"),
+            (1.003, "1000ms"),
+            (0.0212, "20ms"),
+            (0.0057, "5ms"),
+            (0.000_04, "1ms"),
+            (1.26, "1500ms"),
+        ] {
+            assert_eq!(time(seconds), said);
+        }
     }
 
     #[test]
