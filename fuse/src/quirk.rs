@@ -55,7 +55,7 @@ pub enum QuirkKind {
     /// What was read is believed for so long.
     DataCache(Lifetime, DropOn),
     /// Attributes are believed for so long.
-    AttrCache(Lifetime),
+    AttrCache(Lifetime, DropOn),
     /// Names that were found are believed for so long; opening one that is gone gives the errno.
     EntryCache(Lifetime, Option<Errno>),
     /// Names that were not found are believed to be absent for so long.
@@ -161,7 +161,7 @@ impl Lifetime {
     }
 }
 
-/// What makes a view drop what it has read before its time is over.
+/// What makes a view drop what it believes before its time is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DropOn {
     /// Nothing.
@@ -231,7 +231,7 @@ impl Quirk {
             QuirkKind::LockLife(_) => "lock-life",
             QuirkKind::SharedMemory(_) => "shared-memory",
             QuirkKind::DataCache(..) => "data-cache",
-            QuirkKind::AttrCache(_) => "attr-cache",
+            QuirkKind::AttrCache(..) => "attr-cache",
             QuirkKind::EntryCache(..) => "entry-cache",
             QuirkKind::NegativeCache(_) => "negative-cache",
             QuirkKind::Inode(_) => "inode",
@@ -265,7 +265,7 @@ impl Quirk {
             QuirkKind::SharedMemory(_) => Guarantee::ShmCoherence,
             QuirkKind::DataCache(_, DropOn::FileLock | DropOn::AnyLock) => Guarantee::WriteVisible,
             QuirkKind::DataCache(..) => Guarantee::WriteVisibleLocked,
-            QuirkKind::AttrCache(_) => Guarantee::SizeVisible,
+            QuirkKind::AttrCache(..) => Guarantee::SizeVisible,
             QuirkKind::EntryCache(..) | QuirkKind::NegativeCache(_) => Guarantee::EntryVisible,
             QuirkKind::Inode(_) => Guarantee::InodeStable,
             QuirkKind::Unlink(Unlink::Denied(_)) => Guarantee::UnlinkWorks,
@@ -305,6 +305,7 @@ impl Quirk {
                 | QuirkKind::LockLife(_)
                 | QuirkKind::SharedMemory(SharedMemory::AtLock)
                 | QuirkKind::DataCache(_, DropOn::FileLock | DropOn::AnyLock)
+                | QuirkKind::AttrCache(_, DropOn::FileLock | DropOn::AnyLock)
         )
     }
 
@@ -333,7 +334,7 @@ impl Quirk {
             matches!(
                 quirk.kind,
                 QuirkKind::DataCache(..)
-                    | QuirkKind::AttrCache(_)
+                    | QuirkKind::AttrCache(..)
                     | QuirkKind::Write(_)
                     | QuirkKind::Read(_)
                     | QuirkKind::Unlink(Unlink::Stale)

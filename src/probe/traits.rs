@@ -104,7 +104,7 @@ fn trait_of(quirk: &Quirk, own: Place, other: Place) -> Vec<Trait> {
         QuirkKind::SharedMemory(SharedMemory::Unsupported) => one("mapping", own, "unsupported"),
         QuirkKind::SharedMemory(SharedMemory::Fault) => one("mapping", own, "fault"),
         QuirkKind::DataCache(lifetime, on) => one("data-cache", own, &cache(lifetime.get(), on)),
-        QuirkKind::AttrCache(lifetime) => one("attr-cache", own, length(lifetime.get())),
+        QuirkKind::AttrCache(lifetime, _) => one("attr-cache", own, length(lifetime.get())),
         QuirkKind::EntryCache(lifetime, _) => one("entry-cache", own, length(lifetime.get())),
         QuirkKind::NegativeCache(lifetime) => one("negative-cache", own, length(lifetime.get())),
         QuirkKind::Inode(InodeChange::PerOpen) => one("inode", own, "per-open"),

@@ -90,7 +90,8 @@ impl Adapter {
     /// else knows of the view's own writes. The others' the view keeps itself.
     pub(super) fn believe_attr(&self, file: &VolumeFile) -> Duration {
         let mapped = file.role() == FileRole::Shm;
-        let kept = self.believe(self.odd(file).attr_cache);
+        let cache = self.odd(file).attr_cache.map(|((time, _), quirk)| (time, quirk));
+        let kept = self.believe(cache);
         if mapped { kept } else { self.keep }
     }
 

@@ -82,8 +82,8 @@ pub const AXES: &[Axis] = &[
     axis(
         "attr-cache",
         "TIME|forever",
-        "Size and times of a file are believed for TIME",
-        &[],
+        "Size and times of a file are believed for TIME, unless something drops them",
+        &["drop"],
         EVERY_FILE,
     ),
     axis(
@@ -260,7 +260,7 @@ fn kind(axis: &Axis, value: &str, options: &Options) -> Result<QuirkKind, QuirkE
         .map(QuirkKind::LockLife),
         "shared-memory" => shared_memory(axis, value)?.map(QuirkKind::SharedMemory),
         "data-cache" => lifetime(value).map(|time| QuirkKind::DataCache(time, options.drop_on)),
-        "attr-cache" => lifetime(value).map(QuirkKind::AttrCache),
+        "attr-cache" => lifetime(value).map(|time| QuirkKind::AttrCache(time, options.drop_on)),
         "entry-cache" => lifetime(value).map(|time| QuirkKind::EntryCache(time, options.phantom)),
         "negative-cache" => lifetime(value).map(QuirkKind::NegativeCache),
         "inode" => match word {
@@ -375,6 +375,7 @@ mod tests {
             "--data-cache=1s,drop=file-lock",
             "--data-cache=forever,file=wal",
             "--attr-cache=1s",
+            "--attr-cache=3s,drop=file-lock",
             "--entry-cache=forever,phantom=EINVAL",
             "--negative-cache=30ms",
             "--inode=every=10ms",

@@ -38,7 +38,7 @@ pub(crate) struct Oddities {
     pub unlock_swallowed: Odd<()>,
     pub memory: Odd<SharedMemory>,
     pub data_cache: Odd<(Duration, DropOn)>,
-    pub attr_cache: Odd<Duration>,
+    pub attr_cache: Odd<(Duration, DropOn)>,
     pub entry_cache: Odd<(Duration, Option<Errno>)>,
     pub negative_cache: Odd<Duration>,
     pub inode: Odd<InodeChange>,
@@ -123,7 +123,9 @@ impl Oddities {
             QuirkKind::DataCache(lifetime, on) => {
                 set(&mut self.data_cache, (time(lifetime), on), index);
             }
-            QuirkKind::AttrCache(lifetime) => set(&mut self.attr_cache, time(lifetime), index),
+            QuirkKind::AttrCache(lifetime, on) => {
+                set(&mut self.attr_cache, (time(lifetime), on), index);
+            }
             QuirkKind::EntryCache(lifetime, phantom) => {
                 set(&mut self.entry_cache, (time(lifetime), phantom), index);
             }

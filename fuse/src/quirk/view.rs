@@ -61,7 +61,7 @@ impl Quirks {
         self.attributes.lock().expect("no panic while holding attributes")
     }
 
-    /// The view has changed a file, or opens it: it looks anew.
+    /// The view has changed a file, or must not believe what it knows: it looks anew.
     pub(crate) fn look_anew(&self, node: NodeId) {
         if self.standing.any() {
             self.attributes().remove(&node);
@@ -70,7 +70,7 @@ impl Quirks {
 
     /// The attributes that the view believes.
     fn believe(&self, file: &VolumeFile, stat: &mut Stat) {
-        let Some((lifetime, _)) = self.on(file.role()).attr_cache else { return };
+        let Some(((lifetime, _), _)) = self.on(file.role()).attr_cache else { return };
         if file.role() == FileRole::Shm {
             return;
         }
@@ -83,14 +83,29 @@ impl Quirks {
         }
     }
 
-    /// A file was opened.
-    pub(crate) fn opened(&self, file: &VolumeFile) {
-        self.look_anew(file.node);
-        self.opens.fetch_add(1, Ordering::Relaxed);
-        let cache = self.on(file.role()).data_cache;
-        if cache.is_some_and(|((_, on), _)| on == DropOn::Open) {
+    /// Whether this event makes the view drop what it has read of such files, and what it knows of
+    /// their attributes.
+    fn drops(&self, role: FileRole, event: DropOn) -> (bool, bool) {
+        let odd = self.on(role);
+        let data = odd.data_cache.is_some_and(|((_, on), _)| on == event);
+        (data, odd.attr_cache.is_some_and(|((_, on), _)| on == event))
+    }
+
+    /// Drops what this event makes the view drop of one file.
+    fn drop_file(&self, file: &VolumeFile, event: DropOn) {
+        let (data, attributes) = self.drops(file.role(), event);
+        if data {
             self.pages.drop_file(file.node);
         }
+        if attributes {
+            self.look_anew(file.node);
+        }
+    }
+
+    /// A file was opened.
+    pub(crate) fn opened(&self, file: &VolumeFile) {
+        self.opens.fetch_add(1, Ordering::Relaxed);
+        self.drop_file(file, DropOn::Open);
     }
 
     /// Whether anything happens when a lock on such a file is taken.
@@ -99,6 +114,7 @@ impl Quirks {
             let odd = self.on(role);
             odd.memory.is_some_and(|(memory, _)| memory == SharedMemory::AtLock)
                 || odd.data_cache.is_some_and(|((_, on), _)| on != DropOn::Never)
+                || odd.attr_cache.is_some_and(|((_, on), _)| on != DropOn::Never)
         };
         self.standing.any() && FileRole::ALL.iter().any(minds)
     }
@@ -112,14 +128,15 @@ impl Quirks {
         {
             tracing::warn!(%error, "a view's memory did not meet the volume's at a lock");
         }
-        let drops = |role: FileRole, on| {
-            self.on(role).data_cache.is_some_and(|((_, event), _)| event == on)
-        };
-        if drops(file.role(), DropOn::FileLock) {
-            self.pages.drop_file(file.node);
-        }
-        if FileRole::ALL.iter().any(|&role| drops(role, DropOn::AnyLock)) {
+        self.drop_file(file, DropOn::FileLock);
+        let anywhere = FileRole::ALL.iter().map(|&role| self.drops(role, DropOn::AnyLock));
+        let (data, attributes) =
+            anywhere.fold((false, false), |all, one| (all.0 || one.0, all.1 || one.1));
+        if data {
             self.pages.drop_all();
+        }
+        if attributes {
+            self.attributes().clear();
         }
     }
 

@@ -48,7 +48,7 @@ impl QuirkKind {
             QuirkKind::LockLife(LockLife::LostOnClose) => f.write_str("lost-on-close"),
             QuirkKind::LockLife(LockLife::UnlockSwallowed) => f.write_str("unlock-swallowed"),
             QuirkKind::SharedMemory(memory) => memory.write(f),
-            QuirkKind::DataCache(lifetime, on) => {
+            QuirkKind::DataCache(lifetime, on) | QuirkKind::AttrCache(lifetime, on) => {
                 lifetime.write(f)?;
                 f.write_str(match on {
                     DropOn::Never => "",
@@ -61,9 +61,9 @@ impl QuirkKind {
                 lifetime.write(f)?;
                 write!(f, ",phantom={}", errno_name(phantom))
             }
-            QuirkKind::AttrCache(lifetime)
-            | QuirkKind::EntryCache(lifetime, None)
-            | QuirkKind::NegativeCache(lifetime) => lifetime.write(f),
+            QuirkKind::EntryCache(lifetime, None) | QuirkKind::NegativeCache(lifetime) => {
+                lifetime.write(f)
+            }
             QuirkKind::Inode(InodeChange::Stable) => f.write_str("stable"),
             QuirkKind::Inode(InodeChange::PerOpen) => f.write_str("per-open"),
             QuirkKind::Inode(InodeChange::PerLookup) => f.write_str("per-lookup"),

@@ -1,5 +1,7 @@
 //! Each quirk, shown by system calls of two processes on two views, while the other guarantees hold.
 
+use std::fs::File;
+
 use walbanger_fuse::{Guarantee, Plan, Quirk};
 
 use crate::rig::{Peer, Rig, rig, until};
@@ -280,17 +282,26 @@ fn what_was_read_is_dropped_by_the_event() {
     for (event, (open, other, own)) in
         [("open", ("2", "2", "2")), ("file-lock", ("1", "1", "2")), ("any-lock", ("1", "2", "2"))]
     {
-        let Some(rig) = odd(&[&format!("data-cache=forever,drop={event}")]) else { return };
+        let flags = ["data-cache", "attr-cache"].map(|axis| format!("{axis}=forever,drop={event}"));
+        let Some(rig) = odd(&[&flags[0], &flags[1]]) else { return };
         filled(&rig, "t.db", 100, 1);
         let (mut a, mut b) = pair(&rig, "t.db");
         let mut shm = Peer::on(&rig.view(2, "t.db-shm"));
-        assert_eq!((b.ask("read 0 1"), a.ask("write 0 2 100")), ("1 1".into(), "100".into()));
-        assert_eq!(b.ask("again"), "ok");
-        assert_eq!(b.ask("read 0 1"), format!("1 {open}"), "{event}: after an open");
+        assert_eq!((b.ask("read 0 1"), b.ask("size")), ("1 1".into(), "100".into()));
+        assert_eq!((a.ask("write 0 2 200"), b.ask("size")), ("200".into(), "100".into()));
+        // Byte and size are of one time: the first 1 and 100, then 2 and 200.
+        let mut sees = |value: &str, when: &str| {
+            let size = format!("{value}00");
+            assert_eq!(b.ask("read 0 1"), format!("1 {value}"), "{event}: after {when}");
+            assert_eq!(b.ask("size"), size, "{event}: after {when}");
+        };
+        drop(File::open(rig.view(2, "t.db")).unwrap());
+        sees(open, "an open");
         assert_eq!(shm.ask("set r 0 1"), "ok");
-        assert_eq!(b.ask("read 0 1"), format!("1 {other}"), "{event}: after another file's lock");
-        assert_eq!(b.ask("set r 0 1"), "ok");
-        assert_eq!(b.ask("read 0 1"), format!("1 {own}"), "{event}: after its own lock");
+        sees(other, "another file's lock");
+        let mut beside = Peer::on(&rig.view(2, "t.db"));
+        assert_eq!(beside.ask("set r 0 1"), "ok");
+        sees(own, "its own lock");
     }
 }
 
