@@ -2,11 +2,15 @@
 
 use std::io::Read as _;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use nix::sys::signal::{SigSet, Signal};
 
 use crate::exit::Exit;
+
+/// Signals that come closer together are one.
+const ONE_WORD: Duration = Duration::from_millis(500);
 
 /// Why a run ended.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -49,7 +53,8 @@ pub fn let_signals_through() {
 
 /// A channel on which the first reason to stop arrives, and the end to send further reasons to.
 ///
-/// A second signal ends the process at once: whoever sends it has waited long enough.
+/// A second signal ends the process at once: whoever sends it has waited long enough. One that
+/// comes with the first (a process and its group may be told both) is the same word twice.
 #[must_use]
 pub fn channel() -> (Sender<Stop>, Receiver<Stop>) {
     let (sender, receiver) = bounded(8);
@@ -58,7 +63,11 @@ pub fn channel() -> (Sender<Stop>, Receiver<Stop>) {
         if let Ok(signal) = signals().wait() {
             let _ = to.try_send(Stop::Signal(signal));
         }
-        if let Ok(signal) = signals().wait() {
+        let told = Instant::now();
+        while let Ok(signal) = signals().wait() {
+            if told.elapsed() < ONE_WORD {
+                continue;
+            }
             let exit = Exit::Signal(signal);
             let _ = exit.code();
             std::process::exit(exit.status().into());

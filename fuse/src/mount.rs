@@ -105,6 +105,7 @@ pub struct Mounted {
 struct MountedView {
     path: PathBuf,
     shared: Arc<Shared>,
+    quirks: Arc<Quirks>,
     thread: Option<JoinHandle<()>>,
     /// Whether it had to be detached, because files on it were open.
     detached: bool,
@@ -156,12 +157,13 @@ pub fn mount(options: &MountOptions) -> Result<Mounted, MountError> {
 struct Fresh {
     path: PathBuf,
     shared: Arc<Shared>,
+    quirks: Arc<Quirks>,
     session: fuser::Session<Adapter>,
 }
 
 impl Fresh {
     fn run(self, ended: impl FnOnce() + Send + 'static) -> Result<MountedView, MountError> {
-        let Fresh { path, shared, session } = self;
+        let Fresh { path, shared, quirks, session } = self;
         let serve = {
             let path = path.clone();
             move || {
@@ -173,7 +175,10 @@ impl Fresh {
         };
         let name = format!("view-{}", shared.view.number);
         match std::thread::Builder::new().name(name).spawn(serve) {
-            Ok(thread) => Ok(MountedView { path, shared, thread: Some(thread), detached: false }),
+            Ok(thread) => {
+                let thread = Some(thread);
+                Ok(MountedView { path, shared, quirks, thread, detached: false })
+            }
             Err(error) => {
                 kernel::unmount(&path);
                 Err(MountError::Kernel { view: path, reason: format!("no thread: {error}") })
@@ -232,7 +237,7 @@ impl Mounted {
             Ok(device) => vigil.watch(device),
             Err(error) => tracing::debug!(%error, "session threads sleep between calls"),
         }
-        Ok(Fresh { path: path.to_owned(), shared, session })
+        Ok(Fresh { path: path.to_owned(), shared, quirks, session })
     }
 
     /// Starts what the quirks of a view do once in a while.
@@ -304,6 +309,11 @@ impl Mounted {
             if !view.detached {
                 gone.push(thread);
             }
+        }
+        // What a view has kept from the volume goes there now, also if files on it are still open.
+        for view in &self.views {
+            view.quirks.memories.meet();
+            view.shared.view.remove_renamed();
         }
         // The session of a detached view ends when its last file is closed, or with this process.
         let patience = Instant::now() + UNMOUNT_PATIENCE;

@@ -21,6 +21,8 @@ const MORE_SYNCS: u32 = 280;
 const SYNC_MS: u64 = 300;
 /// Names that are removed.
 const NAMES: u32 = 10;
+/// How the names begin that take the place of removed ones: of NFS, of FUSE, of our views.
+const SILLY: [&str; 3] = [".nfs", ".fuse_hidden", ".walbanger-unlinked"];
 const SIDES: [SideName; 2] = [SideName::A, SideName::B];
 
 /// The inode of one file, at the beginning of a probe.
@@ -200,10 +202,9 @@ fn unlinked(
         None => None,
     });
     let hidden = |outcome: &Outcome| match outcome {
-        Outcome::Names(names) => names
-            .iter()
-            .filter(|name| name.starts_with(".nfs") || name.starts_with(".fuse_hidden"))
-            .count(),
+        Outcome::Names(names) => {
+            names.iter().filter(|name| SILLY.iter().any(|silly| name.starts_with(silly))).count()
+        }
         _ => 0,
     };
     Ok(Some(if let Some(failed) = failed {

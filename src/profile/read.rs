@@ -1,7 +1,7 @@
 //! Profiles and plans as TOML, with an error that says where a mistake is and what would be right.
 
 use std::fs;
-use std::io::Read as _;
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -33,10 +33,17 @@ pub(super) enum Kind {
 
 /// What is in a file.
 pub(super) fn text(path: &Path) -> Result<String, ProfileError> {
-    let mut text = String::new();
-    let read = fs::File::open(path).and_then(|file| file.take(LONGEST).read_to_string(&mut text));
-    read.map_err(|why| ProfileError::Unreadable { path: path.to_owned(), why })?;
-    Ok(text)
+    let unreadable = |why| ProfileError::Unreadable { path: path.to_owned(), why };
+    let refused = |why: &str| unreadable(io::Error::other(why.to_owned()));
+    let about = fs::metadata(path).map_err(unreadable)?;
+    // Whoever opens a pipe that nobody writes to waits for ever.
+    if !about.is_file() {
+        return Err(refused("it is not a regular file"));
+    }
+    if about.len() > LONGEST {
+        return Err(refused("it is longer than any plan"));
+    }
+    fs::read_to_string(path).map_err(unreadable)
 }
 
 /// The profile in a text.

@@ -33,6 +33,7 @@ fn quirks_come_back_as_flags() {
         "--attr-cache=forever,view=1",
         "--entry-cache=forever,view=2..",
         "--inode=per-open,view=1",
+        "--unlink=silly-rename,view=1",
         "--truncate=EINVAL,view=2..",
     ];
     let Some((_rig, found)) = probed(&flags, &[]) else { return };

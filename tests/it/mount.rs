@@ -290,3 +290,15 @@ fn a_value_without_its_sign_is_recognised() {
         }
     }
 }
+
+#[test]
+fn a_signal_that_comes_twice_at_once_is_one() {
+    // As `timeout` sends it: to the process, and to its group.
+    let Some(rig) = Rig::new() else { return };
+    let mut mount = rig.mount(1, &[]);
+    mount.signal(Signal::SIGINT);
+    mount.signal(Signal::SIGINT);
+    let ended = mount.finish();
+    assert!(ended.lines.iter().any(|line| line.starts_with("Unmounted after ")), "{ended:?}");
+    rig.assert_nothing_left();
+}

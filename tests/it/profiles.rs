@@ -189,3 +189,16 @@ fn shells_complete_the_names() {
         assert!(named >= 2, "mount and compare complete it: {shell}: {named}");
     }
 }
+
+#[test]
+fn a_pipe_or_an_endless_file_is_no_plan() {
+    let place = Place::new();
+    let pipe = place.path().join("pipe.toml");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let long = place.path().join("long.toml");
+    fs::write(&long, "#".repeat(2 << 20)).unwrap();
+    for (file, why) in [(&pipe, "not a regular file"), (&long, "longer than any plan")] {
+        let plan = format!("--plan={}", file.display());
+        assert_refused(&output(&["mount", &plan, "volume", "view"]), why);
+    }
+}

@@ -32,13 +32,13 @@ impl SillyNames {
     }
 }
 
-impl Drop for SillyNames {
-    fn drop(&mut self) {
-        self.names().values().for_each(Silly::remove);
-    }
-}
-
 impl View {
+    /// Removes all files that were renamed: the view ends, and nobody else will.
+    pub(crate) fn remove_renamed(&self) {
+        let renamed = std::mem::take(&mut *self.silly.names());
+        renamed.values().for_each(Silly::remove);
+    }
+
     /// Removes a name; a file that is open in this view is renamed instead.
     pub(crate) fn unlink_or_rename(&self, parent: NodeId, name: &OsStr) -> Result<()> {
         refuse_special_names(name)?;

@@ -435,6 +435,21 @@ fn a_late_write_is_not_lost_at_the_end() {
 }
 
 #[test]
+fn what_a_view_kept_to_itself_is_on_the_volume_when_it_ends_in_use() {
+    let Some(mut rig) = odd(&["shared-memory=private", "unlink=silly-rename"]) else { return };
+    filled(&rig, "t.db-shm", 32_768, 1);
+    let mut mapped = Peer::on(&rig.view(1, "t.db-shm"));
+    assert_eq!((mapped.ask("map"), mapped.ask("store 7 9")), ("ok".into(), "ok".into()));
+    let mut removed = Peer::on(&rig.view(1, "t.db"));
+    assert_eq!(removed.ask("unlink"), "ok");
+    let report = rig.unmount();
+    assert!(report.views[0].detached, "both files are open");
+    assert_eq!(std::fs::read(rig.volume("t.db-shm")).unwrap()[7], 9);
+    let names: Vec<_> = std::fs::read_dir(rig.volume("")).unwrap().flatten().collect();
+    assert_eq!(names.len(), 1, "{names:?}");
+}
+
+#[test]
 fn a_read_fails_or_falls_short_at_the_rate() {
     let Some(rig) = odd(&["read=EIO,file=db,rate=0.5", "read=short,file=wal"]) else { return };
     filled(&rig, "t.db", 100, 1);
