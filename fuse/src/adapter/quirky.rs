@@ -104,11 +104,8 @@ impl Adapter {
         attr(found.file.node, &stat)
     }
 
-    /// The attributes that a look at an inode shows.
+    /// The attributes that a look at an inode of an odd view shows.
     pub(super) fn look(&self, node: u64, mut stat: Stat) -> Result<fuser::FileAttr, Errno> {
-        if !self.quirks.standing.any() {
-            return Ok(attr(node, &stat));
-        }
         let file = self.view().node(node)?;
         let odd = self.odd(&file);
         if stat.st_nlink == 0

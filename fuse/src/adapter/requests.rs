@@ -14,7 +14,6 @@ use super::convert::{attr, caller, empty, errno, nameless};
 use crate::call::Call;
 use crate::caller::{Caller, act_as};
 use crate::engine::{SyncKind, Syncable, Wait};
-use crate::fault::Site;
 use crate::fs::{Change, Handle, OpenHow, Place, Short, View, VolumeFile};
 use crate::ledger::{LockKind, Owner, Range};
 use crate::locks::{Wish, kind_of};
@@ -39,8 +38,8 @@ impl Adapter {
 
     /// Counts a call, and asks the plan what becomes of it.
     pub(super) fn judge(&self, role: FileRole, call: Call) -> crate::engine::Verdict {
-        let k = self.shared.counts.count(role, call);
-        self.engine.faults.judge(Site { view: self.view().number, role, call }, k)
+        let (site, k) = self.number(role, call);
+        self.engine.faults.judge(site, k)
     }
 
     pub(super) fn owner(&self, owner: LockOwner) -> Owner {
@@ -95,6 +94,9 @@ impl Adapter {
     /// Answers with the attributes of an inode, for as long as this view believes them.
     pub(super) fn attributes(&self, reply: fuser::ReplyAttr, node: u64, stat: Result<Stat, Errno>) {
         let shown = stat.and_then(|stat| {
+            if !self.quirks.standing.any() {
+                return Ok((self.keep, attr(node, &stat)));
+            }
             let keep = self.view().node(node).map_or(self.keep, |file| self.believe_attr(&file));
             Ok((keep, self.look(node, stat)?))
         });
