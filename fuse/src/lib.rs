@@ -8,7 +8,7 @@
 //! Of `SQLite` this crate knows the names of its files and its lock bytes, nothing more.
 //!
 //! ```no_run
-//! use walbanger_fuse::{DataChoice, LockMode, MountOptions, Plan, mount};
+//! use walbanger_fuse::{DataChoice, Durability, LockMode, MountOptions, Plan, mount};
 //!
 //! let mounted = mount(&MountOptions {
 //!     volume: "/srv/volume".into(),
@@ -18,6 +18,7 @@
 //!     data: DataChoice::Best,
 //!     threads: 1,
 //!     keep_names: std::time::Duration::ZERO,
+//!     durability: Durability::Untracked,
 //! })?;
 //! // ... use /mnt/a and /mnt/b ...
 //! println!("{:?}", mounted.unmount().calls());
@@ -33,6 +34,7 @@ mod call;
 mod caller;
 mod caps;
 mod deadlock;
+mod durable;
 mod engine;
 mod fault;
 mod findings;
@@ -57,6 +59,10 @@ mod vigil;
 
 pub use call::Call;
 pub use caps::{DataChoice, DataPath, LockMode};
+pub use durable::{
+    CrashError, CrashReport, Cut, CutError, Durability, FileId, Keep, Lie, Loss, Name, Op, Torn,
+    survivors,
+};
 pub use fault::FaultCount;
 pub use findings::{DoubleGrant, monotonic_seconds};
 pub use guarantee::{Guarantee, Modes, UnknownGuarantee};
