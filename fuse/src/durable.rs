@@ -13,7 +13,10 @@ mod cut;
 mod disk;
 mod lies;
 mod naming;
+mod record;
+mod replay;
 mod restore;
+mod tape;
 mod tracker;
 mod undo;
 
@@ -24,6 +27,8 @@ use serde::{Deserialize, Serialize};
 pub use cut::{Cut, CutError, Keep, Torn, survivors};
 pub use lies::Lie;
 pub(crate) use naming::{Touched, UNTRACKABLE};
+pub use record::{Event, RecordError, Recording, What};
+pub use replay::{Image, Replay};
 pub use restore::CrashError;
 pub(crate) use tracker::{Tracked, Tracker};
 

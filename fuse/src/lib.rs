@@ -19,6 +19,7 @@
 //!     threads: 1,
 //!     keep_names: std::time::Duration::ZERO,
 //!     durability: Durability::Untracked,
+//!     record: None,
 //! })?;
 //! // ... use /mnt/a and /mnt/b ...
 //! println!("{:?}", mounted.unmount().calls());
@@ -60,8 +61,8 @@ mod vigil;
 pub use call::Call;
 pub use caps::{DataChoice, DataPath, LockMode};
 pub use durable::{
-    CrashError, CrashReport, Cut, CutError, Durability, FileId, Keep, Lie, Loss, Name, Op, Torn,
-    survivors,
+    CrashError, CrashReport, Cut, CutError, Durability, Event, FileId, Image, Keep, Lie, Loss,
+    Name, Op, RecordError, Recording, Replay, Torn, What, survivors,
 };
 pub use fault::FaultCount;
 pub use findings::{DoubleGrant, monotonic_seconds};

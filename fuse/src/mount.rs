@@ -53,6 +53,9 @@ pub struct MountOptions {
     pub keep_names: Duration,
     /// Whether it is known what a power cut would leave of the volume.
     pub durability: Durability,
+    /// Where to record everything that happens to the volume, if durability is tracked: a file
+    /// that does not exist, outside the volume.
+    pub record: Option<PathBuf>,
 }
 
 /// Why nothing was mounted. Whatever was mounted before the failure has been unmounted.
@@ -76,6 +79,14 @@ pub enum MountError {
          lost; leave it out, or do not track durability"
     )]
     Kept(&'static str),
+    /// Nothing can be recorded there.
+    #[error("cannot record to {path}: {source}")]
+    Record {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
     /// The machine has no FUSE for us.
     #[error("{0}")]
     NoFuse(String),
@@ -136,6 +147,7 @@ pub fn mount(options: &MountOptions) -> Result<Mounted, MountError> {
     let volume = Volume::open(&places.volume, options.durability).map_err(|error| {
         places::PlaceError::Unusable { path: places.volume.clone(), source: error.into() }
     })?;
+    start_recording(options, &places, &volume)?;
     let volume = Arc::new(volume);
     let failed = |error: std::io::Error| MountError::Kernel {
         view: places.volume.clone(),
@@ -177,6 +189,25 @@ fn refuse_kept(options: &MountOptions) -> Result<(), MountError> {
     } else {
         Ok(())
     }
+}
+
+fn start_recording(
+    options: &MountOptions,
+    places: &Places,
+    volume: &Volume,
+) -> Result<(), MountError> {
+    let Some(path) = &options.record else { return Ok(()) };
+    let failed = |source| MountError::Record { path: path.clone(), source };
+    let refused = |why| failed(std::io::Error::new(std::io::ErrorKind::InvalidInput, why));
+    let Some(tracker) = &volume.tracker else {
+        return Err(refused("only tracked durability is recorded"));
+    };
+    let parent = std::path::absolute(path).map_err(failed)?;
+    let parent = parent.parent().unwrap_or(Path::new("/")).canonicalize().map_err(failed)?;
+    if std::iter::once(&places.volume).chain(&places.views).any(|place| parent.starts_with(place)) {
+        return Err(refused("it lies on the volume that it would record"));
+    }
+    tracker.record(volume, path).map_err(failed)
 }
 
 /// A view whose session does not run yet.
@@ -314,7 +345,13 @@ impl Mounted {
             let report = report::ViewReport::new(fs.number, &view.path, data, fallback, counts);
             report::ViewReport { detached: view.detached, ..report }
         });
-        Report::new(self.started, self.locks, views.collect(), &self.engine)
+        let tracker = self.volume.tracker.as_deref();
+        Report::new(self.started, self.locks, views.collect(), &self.engine, tracker)
+    }
+
+    /// Takes the rules of the plan out of force, or puts them in force again. Quirks stay.
+    pub fn switch_faults(&self, on: bool) {
+        self.engine.faults.switch(on);
     }
 
     /// Cuts the power: what no honest fsync made durable is lost, as `cut` chooses. Files that are

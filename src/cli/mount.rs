@@ -9,7 +9,8 @@ use clap::Args;
 use crossbeam_channel::select;
 use serde::Serialize;
 use walbanger_fuse::{
-    DataPath, DoubleGrant, LockMode, MountError, MountOptions, Mounted, Plan, Report, ViewReport,
+    DataPath, DoubleGrant, Durability, LockMode, MountError, MountOptions, Mounted, Plan, Report,
+    ViewReport,
 };
 
 use super::faults::{FaultArgs, ViewArgs};
@@ -62,6 +63,17 @@ pub struct MountArgs {
     #[arg(long, default_value = "0s", value_parser = duration, value_name = "TIME")]
     #[arg(help_heading = "Mount")]
     keep_names: Duration,
+
+    /// Remember what an honest fsync has made durable (tracked), so that `walbanger ctl VIEW crash`
+    /// can take the rest; data then comes to the daemon, which takes its time
+    #[arg(long, default_value = "untracked", value_parser = durability, value_name = "HOW")]
+    #[arg(help_heading = "Mount")]
+    durability: Durability,
+
+    /// Record everything that happens to a tracked volume, for `walbanger crash-states`: a new file,
+    /// outside the volume
+    #[arg(long, value_name = "FILE", help_heading = "Mount")]
+    record: Option<PathBuf>,
 
     /// What fault decisions follow from [default: drawn and printed]
     #[arg(long, value_name = "N", help_heading = "Mount")]
@@ -130,6 +142,8 @@ pub(super) fn execute(args: &MountArgs) -> anyhow::Result<Exit> {
         data: args.how.data,
         threads: args.how.threads.into(),
         keep_names: args.keep_names,
+        durability: args.durability,
+        record: args.record.clone(),
     }) {
         Ok(mounted) => mounted,
         Err(error) => {
@@ -202,6 +216,14 @@ fn wait(mounted: &Mounted, stop: &crossbeam_channel::Receiver<Stop>) -> Option<S
         }
     }
     None
+}
+
+fn durability(text: &str) -> Result<Durability, String> {
+    match text {
+        "untracked" => Ok(Durability::Untracked),
+        "tracked" => Ok(Durability::Tracked),
+        _ => Err("not one of untracked, tracked".to_owned()),
+    }
 }
 
 fn exit_of(error: &MountError) -> Exit {

@@ -74,6 +74,15 @@ impl Disk {
         of_file.or_else(|| self.dirs.get(&id).map(|entries| &entries.lies))
     }
 
+    /// Whether content of this file is at stake. What was kept for a change that did not happen is
+    /// forgotten.
+    pub(super) fn has_content(&mut self, file: FileId) -> bool {
+        if self.files.get(&file).is_some_and(|content| content.changes.is_empty()) {
+            self.synced(file, self.next);
+        }
+        self.files.contains_key(&file)
+    }
+
     /// Whether anything that is remembered needs this file or directory.
     pub(super) fn mentions(&self, id: FileId) -> bool {
         self.files.contains_key(&id) || self.dirs.contains_key(&id) || self.is_named(id)

@@ -18,15 +18,20 @@ pub(crate) type Touched<'a> = (&'a Arc<VolumeFile>, &'a OsStr);
 /// Where a name leads.
 enum Leads {
     Nowhere,
-    /// To a regular file, whose name is at stake.
-    File(Arc<VolumeFile>),
+    /// To a regular file, whose name is at stake, and which has so many names.
+    File(Arc<VolumeFile>, u64),
     /// To a directory or something special, whose name is durable at once.
     Elsewhere(FileId),
 }
 
 impl Leads {
     fn file(&self) -> Option<FileId> {
-        if let Leads::File(file) = self { Some(file.node) } else { None }
+        if let Leads::File(file, _) = self { Some(file.node) } else { None }
+    }
+
+    /// The file, if it has no other name: after a call it is new, unless it led here before.
+    fn new_file(&self) -> Option<FileId> {
+        if let Leads::File(file, 1) = self { Some(file.node) } else { None }
     }
 }
 
@@ -39,7 +44,7 @@ fn look(volume: &Volume, (dir, name): Touched<'_>) -> Leads {
     });
     match found {
         Ok((file, stat)) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {
-            Leads::File(file)
+            Leads::File(file, stat.st_nlink)
         }
         Ok((file, _)) => Leads::Elsewhere(file.node),
         Err(_) => Leads::Nowhere,
@@ -94,12 +99,18 @@ impl State {
         if at_once {
             let names: Vec<_> = touched.iter().map(key).collect();
             self.disk.settle_names(&names);
+            let recorded = names.into_iter().zip(after);
+            for (name, leads) in
+                recorded.filter(|((_, name), _)| !is_memory(OsStr::from_bytes(name)))
+            {
+                self.tape(|tape| tape.leads(name, leads.file()));
+            }
             for leads in before {
                 // A directory that is gone has no names.
                 if let Leads::Elsewhere(id) = leads
                     && !after.iter().any(|now| matches!(now, Leads::Elsewhere(now) if now == id))
                 {
-                    self.disk.synced_names(*id, self.disk.now());
+                    self.synced_names(*id, self.disk.now());
                 }
             }
             return self.let_go();
@@ -113,9 +124,15 @@ impl State {
         if changed.is_empty() {
             return;
         }
+        for file in after.iter().filter_map(Leads::new_file) {
+            if !before.iter().any(|leads| leads.file() == Some(file)) {
+                self.tape(|tape| tape.known(file, None));
+            }
+        }
+        self.tape(|tape| tape.renamed(&changed));
         self.disk.renamed(changed);
         let files = before.iter().chain(after).filter_map(|leads| match leads {
-            Leads::File(file) => Some(file),
+            Leads::File(file, _) => Some(file),
             _ => None,
         });
         for file in files.chain(touched.iter().map(|(dir, _)| *dir)) {

@@ -3,8 +3,9 @@
 //! While a change is made, no other is: the order in which they are remembered is the order in
 //! which they happened. An fsync covers what was done when it was called, and runs beside others.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::os::fd::BorrowedFd;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -12,7 +13,9 @@ use rustix::io::Errno;
 
 use super::disk::Disk;
 use super::lies::Lie;
+use super::record::What;
 use super::restore::{self, CrashError};
+use super::tape::Tape;
 use super::undo::Block;
 use super::{CrashReport, Cut, FileId, Loss, Name, Op, survivors};
 use crate::findings::monotonic_seconds;
@@ -23,6 +26,11 @@ use crate::fs::{Result, Volume, VolumeFile};
 const LIMIT: usize = 256 << 20;
 /// A cut of a file by more bytes than this is durable at once, with all that is at stake of it.
 const LARGE: u64 = 64 << 20;
+
+/// So many files and directories may be held, each by a descriptor.
+const HELD: usize = 1024;
+/// So many cuts are reported at the end.
+const CRASHES_KEPT: usize = 64;
 
 /// What is not durable of one volume.
 #[derive(Debug)]
@@ -41,6 +49,9 @@ pub(super) struct State {
     /// Names of shared-memory files, with their directories.
     pub memory: HashMap<Name, Arc<VolumeFile>>,
     written_back: u64,
+    tape: Option<Tape>,
+    /// The last cuts.
+    crashes: VecDeque<CrashReport>,
 }
 
 /// An open file whose changes are tracked.
@@ -63,6 +74,12 @@ impl Tracked {
 impl Tracker {
     pub(crate) fn new() -> Self {
         Self { state: Mutex::default(), cuts: AtomicU64::new(0), limit: LIMIT }
+    }
+
+    /// Records from now on everything that happens to the volume.
+    pub(crate) fn record(&self, volume: &Volume, path: &Path) -> std::io::Result<()> {
+        self.state().tape = Some(Tape::start(volume, path)?);
+        Ok(())
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
@@ -89,22 +106,21 @@ impl Tracker {
             tracked.refuse_lost()?;
         }
         let size = rustix::fs::fstat(content)?.st_size.cast_unsigned();
+        state.tape(|tape| tape.known(file.node, Some(content)));
         let (start, end) = touches(size);
         let large = end.saturating_sub(start) > LARGE;
         let range = if large { (0, 0) } else { (start, end) };
         state.disk.keep(file.node, size, range, |from, block| read_block(content, from, block))?;
         let (answer, ops) = act(size);
         for op in ops {
+            state.tape(|tape| tape.happened(What::Changed(op.clone())));
             state.disk.changed(op);
         }
         let all = state.disk.now();
         if large || tracked.is_some_and(|tracked| tracked.at_once) {
-            state.disk.synced(file.node, all);
-        } else {
-            // For an `act` that did nothing.
-            state.disk.synced(file.node, 0);
+            state.synced(file.node, all);
         }
-        if state.disk.mentions(file.node) {
+        if state.disk.has_content(file.node) {
             state.held.entry(file.node).or_insert_with(|| Arc::clone(file));
         }
         state.written_back += u64::from(large);
@@ -120,30 +136,43 @@ impl Tracker {
     /// An fsync of a file that began at `until` is done.
     pub(crate) fn synced(&self, file: FileId, until: u64) {
         let mut state = self.state();
-        state.disk.synced(file, until);
+        state.synced(file, until);
         state.let_go();
     }
 
     /// An fsync of a directory that began at `until` is done.
     pub(crate) fn synced_names(&self, dir: FileId, until: u64) {
         let mut state = self.state();
-        state.disk.synced_names(dir, until);
+        state.synced_names(dir, until);
         state.forget_removed();
         state.let_go();
     }
 
     /// An fsync of a file or a directory was answered, and was not done.
     pub(crate) fn lied(&self, id: FileId, lie: Lie) {
-        self.state().disk.lied(id, lie);
+        let mut state = self.state();
+        state.tape(|tape| tape.happened(What::Lied(id, lie.clone())));
+        state.disk.lied(id, lie);
+    }
+
+    /// How many changes are not durable.
+    pub(crate) fn at_stake(&self) -> u64 {
+        self.state().disk.len() as u64
+    }
+
+    /// The power cuts so far, in their order; of many, the last.
+    pub(crate) fn crashes(&self) -> Vec<CrashReport> {
+        self.state().crashes.iter().cloned().collect()
     }
 
     /// Nothing that is remembered may grow without bounds.
     pub(super) fn spare(&self, state: &mut State) {
-        if state.disk.bytes() > self.limit {
+        if state.disk.bytes() > self.limit || state.held.len() > HELD {
             tracing::warn!(
                 changes = state.disk.len(),
                 "too many changes are at stake: they become durable without an fsync"
             );
+            state.tape(|tape| tape.happened(What::Settled));
             state.disk.settle();
             state.held.clear();
             state.written_back += 1;
@@ -169,18 +198,39 @@ impl Tracker {
         state.disk.settle();
         state.held.clear();
         state.memory.clear();
-        Ok(CrashReport {
-            at: monotonic_seconds(),
-            cut: *cut,
-            at_stake,
-            lost,
-            memory_removed,
-            written_back,
-        })
+        state.tape(|tape| tape.happened(What::Cut));
+        state.tape = None;
+        let at = monotonic_seconds();
+        let report = CrashReport { at, cut: *cut, at_stake, lost, memory_removed, written_back };
+        if state.crashes.len() == CRASHES_KEPT {
+            state.crashes.pop_front();
+        }
+        state.crashes.push_back(report.clone());
+        Ok(report)
     }
 }
 
 impl State {
+    /// Writes to the recording, if there is one. One that cannot be written ends there.
+    pub(super) fn tape(&mut self, write: impl FnOnce(&mut Tape) -> std::io::Result<()>) {
+        if let Some(tape) = &mut self.tape
+            && let Err(error) = write(tape)
+        {
+            tracing::error!(%error, "the recording ends here: it cannot be written");
+            self.tape = None;
+        }
+    }
+
+    fn synced(&mut self, file: FileId, until: u64) {
+        self.tape(|tape| tape.happened(What::Synced(file, until)));
+        self.disk.synced(file, until);
+    }
+
+    pub(super) fn synced_names(&mut self, dir: FileId, until: u64) {
+        self.tape(|tape| tape.happened(What::SyncedNames(dir, until)));
+        self.disk.synced_names(dir, until);
+    }
+
     fn loss(&self, id: FileId, lost: &super::cut::Lost) -> Loss {
         let (file, role) = self
             .held

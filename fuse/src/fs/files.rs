@@ -271,12 +271,15 @@ impl Handle {
         let end = offset + length;
         let zeroed = |size| if mode.intersects(zeros) { (offset, end.min(size)) } else { (0, 0) };
         tracked.change(self, zeroed, |size| {
+            let (start, stop) = zeroed(size);
+            if stop.saturating_sub(start) > TRACKED_ZEROS {
+                return (Err(UNTRACKABLE), Vec::new());
+            }
             if let Err(error) = allocate() {
                 return (Err(error), Vec::new());
             }
             let file = self.file.node;
             let mut ops = Vec::new();
-            let (start, stop) = zeroed(size);
             if start < stop {
                 let data = vec![0; usize::try_from(stop - start).unwrap_or(usize::MAX)];
                 ops.push(Op::Write { file, offset: start, data });
@@ -342,6 +345,8 @@ impl Handle {
 
 /// The most that one call copies into a tracked file, in bytes.
 const TRACKED_COPY: u64 = 1 << 20;
+/// The most that one call fills with zeros in a tracked file, in bytes.
+const TRACKED_ZEROS: u64 = 64 << 20;
 
 impl Tracked {
     fn change<T>(

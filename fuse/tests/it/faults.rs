@@ -171,6 +171,7 @@ fn lock_faults_need_forwarded_locks() {
         threads: 1,
         keep_names: Duration::ZERO,
         durability: walbanger_fuse::Durability::Untracked,
+        record: None,
     })
     .unwrap_err();
     assert!(matches!(&refused, MountError::Plan(PlanError::LocksAreLocal(_))), "{refused}");

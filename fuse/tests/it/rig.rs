@@ -67,6 +67,7 @@ pub(crate) fn rig(count: usize, change: impl FnOnce(&mut MountOptions)) -> Optio
         threads: 1,
         keep_names: Duration::ZERO,
         durability: Durability::Untracked,
+        record: None,
     };
     change(&mut options);
     let mounted = Some(mount(&options).unwrap_or_else(|error| panic!("{error}")));
