@@ -67,7 +67,9 @@ pub use durable::{
 pub use fault::FaultCount;
 pub use findings::{DoubleGrant, monotonic_seconds};
 pub use guarantee::{Guarantee, Modes, UnknownGuarantee};
-pub use kernel::{clear_stale, is_our_mount, our_mounts, require_fuse, unescape};
+pub use kernel::{
+    ViewMount, clear_stale, is_our_mount, our_mounts, require_fuse, unescape, view_mount,
+};
 pub use mount::{MountError, MountOptions, Mounted, mount};
 pub use places::PlaceError;
 pub use plan::{

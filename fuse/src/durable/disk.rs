@@ -236,11 +236,6 @@ impl Disk {
         self.forget_settled_names();
     }
 
-    /// The file has gone for good: no name leads to it, whatever survives.
-    pub(super) fn forget(&mut self, file: FileId) {
-        self.synced(file, self.next);
-    }
-
     /// Notes that an fsync of a file or directory was answered and not done. Without anything at
     /// stake it does no harm.
     pub(super) fn lied(&mut self, id: FileId, lie: Lie) {

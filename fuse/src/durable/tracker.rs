@@ -260,7 +260,7 @@ impl State {
         };
         let gone: Vec<_> = self.disk.files().map(|(id, _)| id).filter(gone).collect();
         for id in gone {
-            self.disk.forget(id);
+            self.synced(id, self.disk.now());
         }
     }
 
