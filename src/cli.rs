@@ -1,6 +1,7 @@
 //! The command line: what can be asked for, and what it says about itself. No input or output.
 
 mod compare;
+mod ctl;
 mod doctor;
 mod faults;
 mod judge;
@@ -69,6 +70,8 @@ pub enum Command {
     Run(RunArgs),
     /// Put a fault-injecting FUSE layer over a volume
     Mount(mount::MountArgs),
+    /// Tell a running mount what to do: faults on or off, a power cut, an end
+    Ctl(ctl::CtlArgs),
     /// Run clean and faulted arms side by side and give a verdict
     Compare(Box<compare::CompareArgs>),
     /// Measure what holds between two views of a volume, without SQLite

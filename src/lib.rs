@@ -4,6 +4,7 @@ pub mod bang;
 pub mod cli;
 pub mod codes;
 pub mod compare;
+pub mod ctl;
 pub mod doctor;
 pub mod document;
 pub mod evidence;

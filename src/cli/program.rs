@@ -7,7 +7,7 @@ use clap::Parser as _;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::{
-    Cli, Command, compare, doctor, judge, logging, meta, mount, probe, profiles, run, selftest,
+    Cli, Command, compare, ctl, doctor, judge, logging, meta, mount, probe, profiles, run, selftest,
 };
 use crate::bang::BangError;
 use crate::exit::Exit;
@@ -54,6 +54,7 @@ fn execute(command: Command) -> anyhow::Result<Exit> {
     match command {
         Command::Run(args) => run::execute(args),
         Command::Mount(args) => mount::execute(&args),
+        Command::Ctl(args) => ctl::execute(&args),
         Command::Compare(args) => compare::execute(&args),
         Command::Doctor(args) => doctor::execute(&args),
         Command::Profiles(args) => profiles::execute(&args),

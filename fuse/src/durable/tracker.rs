@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
 
 use super::disk::Disk;
 use super::lies::Lie;
@@ -27,8 +28,9 @@ const LIMIT: usize = 256 << 20;
 /// A cut of a file by more bytes than this is durable at once, with all that is at stake of it.
 const LARGE: u64 = 64 << 20;
 
-/// So many files and directories may be held, each by a descriptor.
-const HELD: usize = 1024;
+/// At most so many files and directories are held, each by a descriptor; and no more than a
+/// quarter of the descriptors that the daemon may have.
+const HELD: u64 = 1024;
 /// So many cuts are reported at the end.
 const CRASHES_KEPT: usize = 64;
 
@@ -39,6 +41,7 @@ pub(crate) struct Tracker {
     /// How often the power was cut. Files that were opened before are lost to those who did.
     cuts: AtomicU64,
     limit: usize,
+    held_limit: usize,
 }
 
 #[derive(Debug, Default)]
@@ -73,7 +76,13 @@ impl Tracked {
 
 impl Tracker {
     pub(crate) fn new() -> Self {
-        Self { state: Mutex::default(), cuts: AtomicU64::new(0), limit: LIMIT }
+        let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        Self {
+            state: Mutex::default(),
+            cuts: AtomicU64::new(0),
+            limit: LIMIT,
+            held_limit: usize::try_from(HELD.min(descriptors / 4)).unwrap_or(usize::MAX),
+        }
     }
 
     /// Records from now on everything that happens to the volume.
@@ -167,7 +176,7 @@ impl Tracker {
 
     /// Nothing that is remembered may grow without bounds.
     pub(super) fn spare(&self, state: &mut State) {
-        if state.disk.bytes() > self.limit || state.held.len() > HELD {
+        if state.disk.bytes() > self.limit || state.held.len() > self.held_limit {
             tracing::warn!(
                 changes = state.disk.len(),
                 "too many changes are at stake: they become durable without an fsync"
