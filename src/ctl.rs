@@ -108,6 +108,7 @@ impl Control {
     pub fn listen<'a>(views: impl Iterator<Item = &'a Path>) -> io::Result<Self> {
         let directory = directory(geteuid().as_raw());
         make_private(&directory)?;
+        sweep(&directory);
         let (sender, orders) = bounded(0);
         let mut control = Self { sockets: Vec::new(), orders };
         for view in views {
@@ -160,6 +161,17 @@ fn make_private(directory: &Path) -> io::Result<()> {
     }
     let why = format!("{} is not a directory of this user's alone", directory.display());
     Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
+}
+
+/// Removes the sockets that killed mounts have left: nobody answers there.
+fn sweep(directory: &Path) {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    for socket in entries.map(|entry| entry.path()) {
+        let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+        if UnixStream::connect(&socket).is_err_and(refused) {
+            let _ = fs::remove_file(socket);
+        }
+    }
 }
 
 fn serve(mut client: &UnixStream, orders: &Sender<Ordered>) -> io::Result<()> {
@@ -250,6 +262,16 @@ mod tests {
         assert!(make_private(&open).is_err());
         std::os::unix::fs::symlink(dir.path(), dir.path().join("link")).unwrap();
         assert!(make_private(&dir.path().join("link")).is_err());
+    }
+
+    #[test]
+    fn sockets_of_the_dead_are_removed_and_those_of_the_living_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let (dead, alive) = (dir.path().join("dead.sock"), dir.path().join("alive.sock"));
+        drop(UnixListener::bind(&dead).unwrap());
+        let _listener = UnixListener::bind(&alive).unwrap();
+        sweep(dir.path());
+        assert_eq!((dead.exists(), alive.exists()), (false, true));
     }
 
     #[test]

@@ -48,7 +48,7 @@ enum Word {
     /// Whether the rules of the plan are in force; quirks stay
     Faults {
         /// on or off
-        #[arg(value_parser = on_or_off, value_name = "on|off")]
+        #[arg(action = clap::ArgAction::Set, value_parser = on_or_off, value_name = "on|off")]
         on: bool,
     },
     /// Cut the power under a mount with --durability=tracked

@@ -4,6 +4,7 @@
 mod cli;
 mod compare;
 mod containers;
+mod ctl;
 mod docker;
 mod doctor;
 mod history;
