@@ -20,12 +20,20 @@ if {mount}; then . /job; else busybox echo guest: cannot mount the volume; fi </
 busybox poweroff -f
 """
 
-MODULES = ("virtio", "virtio_ring", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "fuse",
-           "virtiofs", "fscache", "netfs", "9pnet", "9pnet_virtio", "9p")
+# What a guest needs of its kernel; the rest follows.
+MODULES = ("virtio_pci", "virtiofs", "9pnet_virtio", "9p")
 
 
 class Guest:
     """A second kernel that does one job."""
+
+    # Whether the guest can map a file as shared memory: without, WAL is refused to all guests.
+    maps = True
+
+    @classmethod
+    def profile(cls, name):
+        """The profile that imitates it."""
+        return name
 
     def __init__(self, base, volume, binary, job, *, stdin=subprocess.DEVNULL, stdout=None):
         self.base = base
@@ -106,12 +114,11 @@ class Qemu(Guest):
     def prepare(self):
         modules = self.root / "modules"
         modules.mkdir()
-        found = {path.name.split(".")[0].replace("-", "_"): path
-                 for path in (VM / "lib/modules").rglob("*.ko*") if "/kernel/" in str(path)}
-        names = [name for name in MODULES if name in found]
-        for name in names:
-            (modules / f"{name}.ko").write_bytes(plain(found[name]))
-        return "\n".join(f"busybox insmod /modules/{name}.ko" for name in names)
+        lines = []
+        for name, module in in_order(MODULES).items():
+            (modules / f"{name}.ko").write_bytes(module)
+            lines.append(f"busybox insmod /modules/{name}.ko")
+        return "\n".join(lines)
 
     def command(self, volume):
         initramfs = self.base / "initramfs"
@@ -129,6 +136,14 @@ class Qemu(Guest):
 def qemu_9p(cache):
     """An emulated machine that reaches the volume over 9p."""
     class Guest9p(Qemu):
+        maps = cache != "none"
+
+        @classmethod
+        def profile(cls, name):
+            kernel()
+            old = any((VM / "lib/modules").glob("6.1.*"))
+            return f"{name}-6.1" if cache == "mmap" and old else name
+
         def mounting(self, _volume):
             return ("busybox mount -t 9p -o trans=virtio,version=9p2000.L,msize=262144,"
                     f"cache={cache} share /share")
@@ -142,6 +157,8 @@ def qemu_9p(cache):
 def qemu_virtiofs(cache):
     """An emulated machine that reaches the volume over virtiofs, with the daemon that comes with QEMU."""
     class GuestVirtiofs(Qemu):
+        maps = cache != "none"
+
         @staticmethod
         def needs():
             Qemu.needs()
@@ -199,6 +216,26 @@ def payload(packed):
             if image.startswith(b"\x7fELF"):
                 return image
     raise Unable("the kernel's image is packed in a way that is not known here")
+
+
+def in_order(names):
+    """These modules with all that they need, in an order in which they can be inserted."""
+    files = {path.name.split(".")[0].replace("-", "_"): path for path in (VM / "lib/modules").rglob("*.ko*")}
+    ordered = {}
+
+    def add(name):
+        # What is not a module is built in.
+        if name in ordered or name not in files:
+            return
+        module = plain(files[name])
+        at = module.find(b"\0depends=") + len(b"\0depends=")
+        for needed in module[at:module.index(b"\0", at)].decode().replace("-", "_").split(","):
+            add(needed)
+        ordered[name] = module
+
+    for name in names:
+        add(name)
+    return ordered
 
 
 def plain(module):

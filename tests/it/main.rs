@@ -7,6 +7,7 @@ mod containers;
 mod docker;
 mod doctor;
 mod history;
+mod kernels;
 mod likeness;
 mod mount;
 mod output;
