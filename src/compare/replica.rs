@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use crossbeam_channel::Sender;
 use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use super::CompareError;
 use crate::history::{Event, Header, Line, parse_line};
@@ -100,25 +102,31 @@ impl Replica {
         matches!(state, Some('T' | 't'))
     }
 
+    /// Sends a signal to its process, which is there until [`Self::finish`].
+    pub(super) fn signal(&self, signal: Signal) {
+        // It may have ended by itself: then nobody is there to be told.
+        let _ = i32::try_from(self.child.id()).map(|pid| kill(Pid::from_raw(pid), signal));
+    }
+
     /// Ends it by force.
     pub(super) fn kill(&mut self) {
         let _ = self.child.kill();
     }
 
-    /// Waits for its end; its output has ended already.
-    pub(super) fn finish(&mut self) -> Ending {
+    /// Waits for its end; its output has ended already. What was `expected` leaves no message.
+    pub(super) fn finish(&mut self, expected: bool) -> Ending {
         self.stop();
         let status = self.child.wait();
         if let Some(reader) = self.reader.take() {
             let _ = reader.join();
         }
         match status {
-            Ok(status) => self.ending(status),
+            Ok(status) => self.ending(status, expected),
             Err(error) => Ending::Failed(error.to_string()),
         }
     }
 
-    fn ending(&self, status: ExitStatus) -> Ending {
+    fn ending(&self, status: ExitStatus, expected: bool) -> Ending {
         // A container's first process tells of a signal by its status.
         let signal = status.signal().or_else(|| status.code().map(|code| code - 128));
         match (status.code(), signal) {
@@ -126,6 +134,7 @@ impl Replica {
             (Some(0 | 1 | 4), _) => Ending::Orderly,
             (_, Some(libc::SIGBUS)) => Ending::Crash("SIGBUS"),
             (_, Some(libc::SIGSEGV)) => Ending::Crash("SIGSEGV"),
+            _ if expected => Ending::Failed(status.to_string()),
             _ => {
                 let said = std::fs::read_to_string(&self.log).unwrap_or_default();
                 let last = said.trim().lines().next_back();
