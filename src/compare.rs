@@ -4,6 +4,7 @@
 mod config;
 mod daemon;
 mod error;
+mod kept;
 mod launcher;
 mod prediction;
 mod replica;

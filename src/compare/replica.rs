@@ -15,7 +15,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::CompareError;
-use crate::history::{Event, Header, Line, parse_line};
+use super::kept::Kept;
+use crate::history::{Event, Header, Line, Rotation, parse_line};
 
 /// How long lines may gather in the pipe. A reader that wakes for each line would take the
 /// processor from the replicas.
@@ -66,7 +67,7 @@ impl Replica {
         news: Sender<News>,
     ) -> Result<Self, CompareError> {
         let errors = File::create(&log).map_err(CompareError::io(&log))?;
-        let keep = File::create(history).map_err(CompareError::io(history))?;
+        let kept = Kept::begin(history, Rotation::default()).map_err(CompareError::io(history))?;
         command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -80,7 +81,7 @@ impl Replica {
         // A smaller pipe only means more waking up.
         let _ = fcntl(output.as_fd(), FcntlArg::F_SETPIPE_SZ(PIPE));
         let reader = thread::spawn(move || {
-            let mut feed = Feed { index, keep, news, rest: Vec::new() };
+            let mut feed = Feed { index, kept, news, rest: Vec::new() };
             feed.read(output);
             // The trial may be over and nobody listening.
             let _ = feed.news.send(News::Ended(index));
@@ -165,7 +166,7 @@ impl Drop for Replica {
 /// The reading end of one replica.
 struct Feed {
     index: usize,
-    keep: File,
+    kept: Kept,
     news: Sender<News>,
     /// The beginning of a line whose end has not come yet.
     rest: Vec<u8>,
@@ -195,17 +196,21 @@ impl Feed {
 
     /// Takes the next bytes; whether there is any sense in going on.
     fn take(&mut self, bytes: &[u8]) -> bool {
-        // The history beside the results is for people; the trial does not depend on it.
-        let _ = self.keep.write_all(bytes);
         self.rest.extend_from_slice(bytes);
         let Some(end) = self.rest.iter().rposition(|&byte| byte == b'\n') else { return true };
         let tail = self.rest.split_off(end + 1);
         let lines = std::mem::replace(&mut self.rest, tail);
+        // At once: what was said must be there whatever comes next.
+        self.kept.put(&lines);
         let mut events = Vec::new();
         for line in lines[..end].split(|&byte| byte == b'\n') {
             match parse_line(line) {
-                Ok(Line::Event(event)) => events.push(event),
+                Ok(Line::Event(event)) => {
+                    self.kept.event(&event);
+                    events.push(event);
+                }
                 Ok(Line::Header(header)) => {
+                    self.kept.header(line);
                     let _ = self.news.send(News::Header(self.index, header));
                 }
                 Err(why) => {
