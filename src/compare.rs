@@ -4,6 +4,7 @@
 mod config;
 mod daemon;
 mod error;
+mod kept;
 mod launcher;
 mod prediction;
 mod replica;
@@ -32,7 +33,7 @@ pub use launcher::Launcher;
 pub use prediction::Foretold;
 pub use report::{Arm, Comparison, Document};
 pub use statistics::Estimate;
-pub use trial::Trial;
+pub use trial::{Chaos, Done, Every, Stops, Trial};
 pub use verdict::{ALPHA, Answer, needs_power_cut};
 
 /// What happens, for whoever wants to show it.

@@ -39,6 +39,8 @@ pub(super) struct Worker {
     pub(super) seen: Version,
     /// By how much the tallies and the version differ since a torn snapshot that was told.
     pub(super) drift: i128,
+    /// How many rows the tally had when they were last added up.
+    pub(super) rows: u64,
     /// Transactions tried.
     pub(super) tried: u64,
     /// The transaction it is in.
@@ -95,6 +97,7 @@ impl Worker {
             tally: Tally::new(id),
             seen: Version(0),
             drift: 0,
+            rows: 0,
             tried: 0,
             current: None,
             buffer: Vec::new(),

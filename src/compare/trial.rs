@@ -1,6 +1,9 @@
 //! One trial: a fresh database, its replicas, and what they and the judge say of it.
 
+mod chaos;
 mod crew;
+mod graves;
+mod heard;
 mod member;
 
 use std::collections::BTreeMap;
@@ -24,6 +27,8 @@ use crate::rng::mix;
 use crate::stop::Stop;
 use crew::Crew;
 
+pub use chaos::{Chaos, Done, Every, Stops};
+
 /// One trial and its result.
 #[derive(Clone, Debug, Serialize)]
 pub struct Trial {
@@ -46,6 +51,9 @@ pub struct Trial {
     pub transactions: u64,
     /// How often a replica found the database busy.
     pub busy: u64,
+    /// What was done to the replicas on purpose, if anything was to be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chaos: Option<Done>,
     /// Acknowledged commits, as the judge counts them.
     pub acked: u64,
     /// Those of them that are not in the database.
@@ -124,9 +132,8 @@ pub(super) fn run(place: &Place<'_>, stop: &Receiver<Stop>) -> Result<Trial, Com
     let mut crew = Crew::new(place, &settings, daemon);
     crew.run(stop)?;
     let mount = crew.daemon.take().map(Daemon::finish).transpose()?;
-    let request = crew.ledger.request(crew.seconds());
-    let verdict = judge(&settings.path, &request)?;
-    Ok(crew.result(&verdict, mount, seed))
+    let verdict = judge(&settings.path, &crew.request())?;
+    Ok(crew.result(&verdict, mount))
 }
 
 fn crash(replica: ReplicaName, signal: &str, at: f64) -> Evidence {

@@ -42,6 +42,11 @@ impl Ledger {
         }
     }
 
+    /// A replica is dead and will say no more. What it was acknowledged is still claimed.
+    pub fn bury(&mut self, replica: &ReplicaName) {
+        self.current.retain(|(name, _), _| name != replica);
+    }
+
     /// Commits acknowledged so far.
     #[must_use]
     pub fn acked(&self) -> u64 {
@@ -52,5 +57,29 @@ impl Ledger {
     #[must_use]
     pub fn request(&self, at: f64) -> Request {
         Request { at, workers: self.claims.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::{Commit, State, WorkerMark};
+    use crate::ids::{Version, WorkerId};
+
+    #[test]
+    fn the_dead_keep_their_claims_and_leave_their_places() {
+        let mut ledger = Ledger::default();
+        for life in ["1", "1-2"].map(ReplicaName::tidy) {
+            let (worker, state) = (0, State { n: 1, chain: 7 });
+            let id = WorkerId(i64::try_from(life.as_str().len()).unwrap());
+            let mark = WorkerMark { worker, id, at: 0, state: State::default(), acked: 0, lost: 0 };
+            ledger.feed(&life, &Event::Worker(mark));
+            let (version, outcome) = (Version(1), Outcome::Ok);
+            let commit = Commit { worker, state, version, begin: 0, end: 1, outcome };
+            ledger.feed(&life, &Event::Commit(commit));
+            ledger.bury(&life);
+        }
+        assert_eq!((ledger.acked(), ledger.request(0.0).workers.len()), (2, 2));
+        assert!(ledger.current.is_empty());
     }
 }
