@@ -166,10 +166,7 @@ impl<'a> Crew<'a> {
     fn hello(&mut self, index: usize, header: &Header) {
         let member = &mut self.replicas[index];
         member.start_us = header.start_us;
-        if member.merged.is_none() {
-            let merged = self.merger.replica(member.name.clone(), header.start_us);
-            member.merged = Some(merged);
-        }
+        member.merged = Some(self.merger.join(header));
         let zero = self.zero_us.unwrap_or(header.start_us);
         self.zero_us = Some(zero.min(header.start_us));
     }
