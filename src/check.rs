@@ -8,6 +8,8 @@ mod examine;
 mod files;
 mod follow;
 mod report;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -51,7 +51,10 @@ pub struct Claim {
     /// The version that its last acknowledged commit made; 0 where that is not known.
     #[serde(default)]
     pub version: Version,
-    /// When that was, microseconds since the start of its replica.
+    /// The newest version that it has seen since it was last told of an older one.
+    #[serde(skip)]
+    pub seen: Version,
+    /// When its last commit was acknowledged, microseconds since the start of its replica.
     #[serde(default)]
     pub at_us: u64,
     /// The number of the database that it worked with, if that is known.

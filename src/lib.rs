@@ -23,4 +23,5 @@ pub mod rng;
 pub mod selftest;
 pub mod stop;
 pub mod sys;
+pub mod wal;
 mod workplace;

@@ -117,13 +117,11 @@ impl Merger {
             (replica.start_us, replica.clock, replica.pid) == (start_us, clock, pid)
                 && replica.name == header.replica
         });
-        match known {
-            Some(at) => ReplicaIndex(u32::try_from(at).unwrap_or(u32::MAX)),
-            None => {
-                let name = header.replica.clone();
-                self.add(Replica { name, start_us, clock, pid, missed: 0 })
-            }
+        if let Some(at) = known {
+            return ReplicaIndex(u32::try_from(at).unwrap_or(u32::MAX));
         }
+        let name = header.replica.clone();
+        self.add(Replica { name, start_us, clock, pid, missed: 0 })
     }
 
     fn add(&mut self, replica: Replica) -> ReplicaIndex {

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::CheckError;
 use crate::judge::{Request, Verdict, by_child};
+use crate::wal::{self, Beside};
 use crate::workplace::Workplace;
 
 /// What the database has of what was acknowledged.
@@ -25,6 +26,9 @@ pub struct Database {
     pub lost: u64,
     /// Commits to a database that a reset replaced by this one.
     pub replaced: u64,
+    /// The WAL and its index, as they lay there.
+    #[serde(flatten)]
+    pub beside: Beside,
 }
 
 /// Judges a copy of a database and what lies beside it, so that all stays as it was found.
@@ -53,6 +57,8 @@ pub(super) fn judge(path: &Path, request: &Request) -> Result<(Database, Verdict
         present: verdict.present,
         lost: verdict.lost,
         replaced: verdict.replaced,
+        beside: wal::read(&beside(path, "-wal"), &beside(path, "-shm"))
+            .map_err(|source| CheckError::Read { path: path.to_owned(), source })?,
     };
     Ok((database, verdict))
 }

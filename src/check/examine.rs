@@ -4,7 +4,7 @@
 //! Time and memory: each line is looked at once; what is remembered is bounded by the merger's
 //! windows and by the number of workers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,9 +12,9 @@ use serde::Serialize;
 
 use super::CheckError;
 use super::files::Parts;
-use super::follow::{carries_on, follow};
+use super::follow::{carries_on, follow, went_back};
 use crate::evidence::{Evidence, Kind};
-use crate::history::{Event, Header, Outcome, Totals, WorkerMark};
+use crate::history::{Commit, Event, Header, Outcome, Totals, WorkerMark};
 use crate::ids::ReplicaName;
 use crate::judge::{Entry, Ledger, Request};
 use crate::merge::{Merger, Reach, ReplicaIndex, Scope};
@@ -70,7 +70,7 @@ pub(super) struct Examined {
 struct Stream {
     parts: Parts,
     /// Events that were read to find the database's number.
-    early: std::collections::VecDeque<Event>,
+    early: VecDeque<Event>,
     next: Option<Event>,
     /// When the next event was, on the clock by which histories are read side by side.
     time: u64,
@@ -82,6 +82,8 @@ struct Stream {
     history: History,
     /// Evidence that lies across replicas or was told by the replica, and its beginning.
     found: Found,
+    /// What kinds the replica told itself.
+    told: BTreeSet<Kind>,
     /// What the replica should have told itself, and tells if it did not.
     own: Found,
 }
@@ -102,8 +104,8 @@ impl Found {
     }
 
     /// Leaves out what the replica told itself.
-    fn without(mut self, told: &Found) -> Self {
-        let is_told = |kind| told.counts.keys().any(|(known, _)| class(*known) == class(kind));
+    fn without(mut self, told: &BTreeSet<Kind>) -> Self {
+        let is_told = |kind| told.contains(&class(kind));
         self.kept.retain(|evidence| !is_told(evidence.kind));
         self.counts.retain(|(kind, _), _| !is_told(*kind));
         self
@@ -199,7 +201,7 @@ impl Stream {
     fn open(files: Vec<PathBuf>, worlds: &mut Vec<World>) -> Result<Self, CheckError> {
         let mut parts = Parts::open(files.clone())?;
         // The number of the database is told before the first commit.
-        let mut early = std::collections::VecDeque::new();
+        let mut early = VecDeque::new();
         while !matches!(early.back(), Some(Event::Commit(_))) {
             match parts.next()? {
                 Some(event) => early.push_back(event),
@@ -229,9 +231,22 @@ impl Stream {
             torn: false,
             totals: None,
         };
-        let (found, own) = Default::default();
+        let (found, told, own) = Default::default();
         let (next, time, start) = (None, 0, 0);
-        Ok(Self { parts, early, next, time, start, world, merged, entry, history, found, own })
+        Ok(Self {
+            parts,
+            early,
+            next,
+            time,
+            start,
+            world,
+            merged,
+            entry,
+            history,
+            found,
+            told,
+            own,
+        })
     }
 
     /// Reads the next event; those that carry no time have that of the one before.
@@ -252,34 +267,11 @@ impl Stream {
     /// Takes the event at hand and reads the next.
     fn step(&mut self, world: &mut World, zero: u64) -> Result<(), CheckError> {
         match self.next.take() {
-            Some(Event::Commit(commit)) => {
-                let finding = {
-                    let Some(claim) = world.ledger.claim(self.entry, commit.worker) else {
-                        let why = format!("worker {} was never announced", commit.worker);
-                        return Err(self.parts.wrong(why).into());
-                    };
-                    let finding = follow(claim, &commit);
-                    claim.take(&commit);
-                    finding
-                };
-                match commit.outcome {
-                    Outcome::Ok => self.history.commits += 1,
-                    Outcome::Unknown => self.history.unknown += 1,
-                }
-                if let Some((kind, message)) = finding {
-                    let at = self.seconds(commit.end, zero);
-                    let evidence = Evidence::new(kind, self.history.replica.clone(), at, message);
-                    self.own.take(Evidence { worker: commit.worker, ..evidence });
-                }
-                match world.merger.examine(self.merged, &commit) {
-                    Some((evidence, Reach::Across)) => self.found.take(evidence),
-                    Some((evidence, Reach::Within)) => self.own.take(evidence),
-                    None => {}
-                }
-            }
+            Some(Event::Commit(commit)) => self.commit(world, &commit, zero)?,
             Some(Event::Worker(mark)) => self.worker(world, &mark)?,
             Some(Event::Evidence(mut evidence)) => {
                 evidence.at += self.seconds(0, zero);
+                self.told.insert(class(evidence.kind));
                 self.found.take(evidence);
             }
             Some(Event::End(totals)) => {
@@ -291,6 +283,36 @@ impl Stream {
             None => {}
         }
         self.advance()
+    }
+
+    fn commit(&mut self, world: &mut World, commit: &Commit, zero: u64) -> Result<(), CheckError> {
+        let Some(claim) = world.ledger.claim(self.entry, commit.worker) else {
+            let why = format!("worker {} was never announced", commit.worker);
+            return Err(self.parts.wrong(why).into());
+        };
+        let gone_back = went_back(claim, commit).map(|message| (Kind::TimeTravel, message));
+        let wrong = follow(claim, commit);
+        claim.take(commit);
+        match commit.outcome {
+            Outcome::Ok => self.history.commits += 1,
+            Outcome::Unknown => self.history.unknown += 1,
+        }
+        match world.merger.examine(self.merged, commit) {
+            Some((evidence, Reach::Across)) => self.found.take(evidence),
+            // A worker that went back is told once.
+            Some((evidence, Reach::Within))
+                if gone_back.is_none() || evidence.kind == Kind::Fork =>
+            {
+                self.own.take(evidence);
+            }
+            _ => {}
+        }
+        for (kind, message) in wrong.into_iter().chain(gone_back) {
+            let at = self.seconds(commit.end, zero);
+            let evidence = Evidence::new(kind, self.history.replica.clone(), at, message);
+            self.own.take(Evidence { worker: commit.worker, ..evidence });
+        }
+        Ok(())
     }
 
     fn worker(&mut self, world: &mut World, mark: &WorkerMark) -> Result<(), CheckError> {
@@ -328,10 +350,10 @@ fn sum_up(streams: Vec<Stream>, worlds: &[World], clocks: &Clocks) -> Examined {
         examined.request.workers.extend(world.ledger.request(seconds).workers);
     }
     for stream in streams {
-        let Stream { parts, found, own, mut history, .. } = stream;
+        let Stream { parts, found, told, own, mut history, .. } = stream;
         history.torn = parts.torn();
         examined.busy += history.totals.map_or(0, |totals| totals.busy);
-        for found in [own.without(&found), found] {
+        for found in [own.without(&told), found] {
             for (key, count) in found.counts {
                 *examined.counts.entry(key).or_default() += count;
             }

@@ -46,8 +46,7 @@ pub(super) fn find(directory: &Path) -> Result<Vec<Files>, CheckError> {
 fn files_of(directory: &Path) -> Result<Option<Files>, CheckError> {
     let paths = entries(directory)?;
     let is_history = |path: &&PathBuf| {
-        let name = name(path);
-        name.starts_with("replica-") && name.ends_with(".jsonl")
+        name(path).starts_with("replica-") && path.extension().is_some_and(|end| end == "jsonl")
     };
     let parts: Vec<_> = paths.iter().filter(is_history).cloned().collect();
     if parts.is_empty() {

@@ -52,6 +52,19 @@ pub(super) fn follow(claim: &Claim, commit: &Commit) -> Option<(Kind, String)> {
     ))
 }
 
+/// Whether the worker went back behind a version that it had seen before; says so.
+pub(super) fn went_back(claim: &Claim, commit: &Commit) -> Option<String> {
+    let writer = commit.version.0.saturating_sub(1);
+    let reader = commit.read.map(|read| read.version.0);
+    let told = |from: u64, to: u64| format!("version {to} after this worker had seen {from}");
+    match reader {
+        Some(read) if read < claim.seen.0 => Some(told(claim.seen.0, read)),
+        Some(read) if writer < read => Some(told(read, writer)),
+        _ if writer < claim.seen.0 => Some(told(claim.seen.0, writer)),
+        _ => None,
+    }
+}
+
 /// Compares what a rotated part says of a worker with what the parts before it add up to.
 pub(super) fn carries_on(claim: &Claim, mark: &WorkerMark) -> Result<(), String> {
     let track = &claim.track;
@@ -68,7 +81,7 @@ pub(super) fn carries_on(claim: &Claim, mark: &WorkerMark) -> Result<(), String>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::history::{Outcome, Track};
+    use crate::history::{Outcome, Sight, Track};
     use crate::ids::{ReplicaName, Version, WorkerId};
 
     const ID: WorkerId = WorkerId(7);
@@ -109,6 +122,25 @@ mod tests {
         assert_eq!(kind(&claim, &commit(next.state, 5, Outcome::Ok)), Some(Kind::Phantom));
         let other = State { chain: third.state.chain ^ 1, ..third.state };
         assert_eq!(kind(&claim, &commit(other, 4, Outcome::Ok)), Some(Kind::Corruption));
+    }
+
+    #[test]
+    fn going_back_is_seen_in_what_was_read_and_in_what_was_written() {
+        let at = |version, read: Option<u64>| Commit {
+            read: read.map(|version| Sight { version: Version(version), begin: 1, end: 1 }),
+            ..commit(State::default(), version, Outcome::Ok)
+        };
+        let mut claim = claim(&[at(5, None)]);
+        for (version, read) in [(6, None), (9, Some(5)), (9, Some(8)), (6, Some(5))] {
+            assert_eq!(went_back(&claim, &at(version, read)), None, "{version} {read:?}");
+        }
+        for (version, read) in [(5, None), (9, Some(4)), (8, Some(8)), (5, Some(4)), (5, Some(5))] {
+            assert!(went_back(&claim, &at(version, read)).is_some(), "{version} {read:?}");
+        }
+        let unknown = Commit { outcome: Outcome::Unknown, ..at(9, None) };
+        claim.take(&unknown);
+        assert_eq!(went_back(&claim, &at(9, None)), None, "it may not be there");
+        assert!(went_back(&claim, &at(8, None)).is_some(), "it had seen 8 for that");
     }
 
     #[test]

@@ -209,6 +209,13 @@ impl Run {
                 text.push_str(" (the file itself is intact)");
             }
         }
+        if let Some(database) = &self.database
+            && (self.evidence_total > 0 || self.histories.is_empty())
+        {
+            for line in database.beside.lines() {
+                let _ = write!(text, "\n  {line}");
+            }
+        }
         if self.evidence.len() > PRINTED {
             for (kind, count) in &self.kinds {
                 let _ = write!(text, "\n  {count} × {kind} in all");

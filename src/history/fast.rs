@@ -19,14 +19,12 @@ pub(super) fn commit(line: &[u8]) -> Option<Commit> {
         None => rest.word(b"unknown").map(|()| Outcome::Unknown)?,
     };
     rest.word(b"\"")?;
-    let read = match rest.word(br#","r":["#) {
-        None => None,
-        Some(()) => {
-            let (version, begin, end) = (rest.number()?, rest.after(b",")?, rest.after(b",")?);
-            rest.word(b"]")?;
-            Some(Sight { version: Version(version), begin, end })
-        }
-    };
+    let mut read = None;
+    if rest.word(br#","r":["#).is_some() {
+        let (version, begin, end) = (rest.number()?, rest.after(b",")?, rest.after(b",")?);
+        rest.word(b"]")?;
+        read = Some(Sight { version: Version(version), begin, end });
+    }
     let state = State { n, chain };
     (rest.0 == b"}").then_some(Commit { worker, state, version, begin, end, outcome, read })
 }

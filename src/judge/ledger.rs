@@ -100,7 +100,16 @@ impl Claim {
     /// Of a worker of which no commit is known yet.
     #[must_use]
     pub fn new(replica: ReplicaName, worker: u32, track: Track) -> Self {
-        Self { replica, worker, track, version: Version(0), at_us: 0, birth: None, ended: false }
+        Self {
+            replica,
+            worker,
+            track,
+            version: Version(0),
+            seen: Version(0),
+            at_us: 0,
+            birth: None,
+            ended: false,
+        }
     }
 
     /// Whether it is to be looked for in the database with this number, of which is known whether a
@@ -115,6 +124,10 @@ impl Claim {
 
     /// Adds a commit.
     pub fn take(&mut self, commit: &Commit) {
+        self.seen = commit.version;
+        if commit.outcome == Outcome::Unknown {
+            self.seen.0 = commit.version.0.saturating_sub(1);
+        }
         match commit.outcome {
             Outcome::Ok => {
                 self.track.acknowledged(commit.state);
