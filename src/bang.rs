@@ -24,6 +24,7 @@ mod worker;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+pub(crate) use birth::birth;
 pub use complaints::Detail;
 pub(crate) use entries::{check_integrity, check_rows};
 pub(crate) use failure::{Failure, Finding, sort};

@@ -1,5 +1,6 @@
 //! The command line: what can be asked for, and what it says about itself. No input or output.
 
+mod check;
 mod compare;
 mod doctor;
 mod faults;
@@ -71,6 +72,8 @@ pub enum Command {
     Mount(mount::MountArgs),
     /// Run clean and faulted arms side by side and give a verdict
     Compare(Box<compare::CompareArgs>),
+    /// Judge histories and a database again, offline
+    Check(check::CheckArgs),
     /// Measure what holds between two views of a volume, without SQLite
     Probe(probe::ProbeArgs),
     /// What this machine and a directory can and cannot do, and what helps

@@ -1,6 +1,7 @@
 //! walbanger: is SQLite safe on this shared volume, and if not, which broken promise is to blame?
 
 pub mod bang;
+pub mod check;
 pub mod cli;
 pub mod codes;
 pub mod compare;
@@ -22,4 +23,5 @@ pub mod rng;
 pub mod selftest;
 pub mod stop;
 pub mod sys;
+pub mod wal;
 mod workplace;

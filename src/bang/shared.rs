@@ -19,6 +19,7 @@ use crate::history::{Commit, Totals, Writer};
 use crate::ids::{Transaction, Version, WorkerNumber};
 use crate::merge::{Merger, ReplicaIndex};
 use crate::stop::Stop;
+use crate::sys;
 
 /// Counts of what was done.
 #[derive(Debug, Default)]
@@ -38,6 +39,8 @@ pub(super) struct Shared {
     pub settings: Settings,
     /// When the replica started.
     pub start: Instant,
+    /// The same on the machine's monotonic clock, in microseconds.
+    pub start_us: u64,
     /// Set when everybody is to end.
     pub stop: Arc<AtomicBool>,
     /// Set once a worker has seen our tables: from then on the database must be there.
@@ -65,7 +68,8 @@ pub(super) struct Shared {
 impl Shared {
     /// Microseconds since the start.
     pub(super) fn now_us(&self) -> u64 {
-        u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX)
+        // To the microsecond the clock of all replicas: the least skew would accuse somebody.
+        sys::monotonic_us().saturating_sub(self.start_us)
     }
 
     /// Whether everybody is to end.
@@ -105,6 +109,10 @@ impl Shared {
         let replaced = self.may_be_replaced() && self.identity.is_replaced(connection);
         if replaced {
             self.end(Stop::Replaced);
+        } else if let (Some(birth), Some(history)) = (self.identity.number(), &self.history)
+            && let Err(error) = history.born(birth)
+        {
+            self.end(super::complaints::broken(&error));
         }
         !replaced
     }
@@ -161,6 +169,7 @@ impl Shared {
             transactions: self.counters.transactions.load(Ordering::Relaxed),
             busy: self.counters.busy.load(Ordering::Relaxed),
             evidence: self.complaints.total(),
+            left: None,
         }
     }
 }

@@ -67,9 +67,11 @@ impl Worker {
         what: fn(&mut Self, &Connection) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
         self.begin();
+        let begin = self.shared.now_us();
         let floor = self.shared.newest();
         run(connection, "BEGIN", ()).at("BEGIN")?;
         let before = self.look(connection, floor)?;
+        self.sighted(begin, before.snapshot.version);
         what(self, connection)?;
         let after = self.query(connection, before.sum.is_some())?;
         if after != before {
@@ -112,10 +114,10 @@ impl Worker {
         }
         let outcome = run(connection, "COMMIT", ());
         let end = self.shared.now_us();
-        let worker = self.number.0;
+        let (worker, read) = (self.number.0, self.sight.take());
         self.committed(
             connection,
-            Commit { worker, state, version, begin, end, outcome: Outcome::Unknown },
+            Commit { worker, state, version, begin, end, outcome: Outcome::Unknown, read },
             outcome,
         )
     }

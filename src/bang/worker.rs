@@ -12,11 +12,14 @@ use super::failure::{self, Failure, Finding};
 use super::mix::Operation;
 use super::shared::Shared;
 use super::tally::Tally;
-use crate::history::{State, WorkerMark};
+use crate::history::{Sight, State, WorkerMark};
 use crate::ids::{Transaction, Version, WorkerId, WorkerNumber};
 use crate::rng::Stream;
 use crate::stop::Stop;
 use crate::sys;
+
+/// Microseconds between what readers saw, as histories tell it.
+const BETWEEN_SIGHTS: u64 = 10_000;
 
 /// Whether a worker lets go of its connection now and then.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -46,6 +49,10 @@ pub(super) struct Worker {
     /// The transaction it is in.
     pub(super) current: Option<Transaction>,
     pub(super) buffer: Vec<u8>,
+    /// What a reader saw last, for the line of the next commit.
+    pub(super) sight: Option<Sight>,
+    /// When that was, or an earlier one that was told.
+    sighted: u64,
     habit: Habit,
     meetings: u64,
     failures: u32,
@@ -101,6 +108,8 @@ impl Worker {
             tried: 0,
             current: None,
             buffer: Vec::new(),
+            sight: None,
+            sighted: 0,
             habit,
             meetings: 0,
             failures: 0,
@@ -142,6 +151,15 @@ impl Worker {
         };
         if let Some(Err(error)) = self.shared.history.as_ref().map(|history| history.worker(mark)) {
             self.shared.end(super::complaints::broken(&error));
+        }
+    }
+
+    /// Takes note of what a reader saw, now and then: it is to cost nothing.
+    pub(super) fn sighted(&mut self, begin: u64, version: Version) {
+        if begin.saturating_sub(self.sighted) >= BETWEEN_SIGHTS {
+            let end = self.shared.now_us();
+            self.sight = Some(Sight { version, begin, end });
+            self.sighted = begin;
         }
     }
 

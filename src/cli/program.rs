@@ -7,7 +7,8 @@ use clap::Parser as _;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::{
-    Cli, Command, compare, doctor, judge, logging, meta, mount, probe, profiles, run, selftest,
+    Cli, Command, check, compare, doctor, judge, logging, meta, mount, probe, profiles, run,
+    selftest,
 };
 use crate::bang::BangError;
 use crate::exit::Exit;
@@ -55,6 +56,7 @@ fn execute(command: Command) -> anyhow::Result<Exit> {
         Command::Run(args) => run::execute(args),
         Command::Mount(args) => mount::execute(&args),
         Command::Compare(args) => compare::execute(&args),
+        Command::Check(args) => check::execute(&args),
         Command::Doctor(args) => doctor::execute(&args),
         Command::Profiles(args) => profiles::execute(&args),
         Command::Probe(args) => probe::execute(&args),

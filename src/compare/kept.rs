@@ -99,7 +99,15 @@ mod tests {
         events.extend((1..=300).map(|n| {
             let (state, version) = (State { n, chain: n }, Version(n));
             let outcome = Outcome::Ok;
-            Event::Commit(Commit { worker: 0, state, version, begin: n, end: n, outcome })
+            Event::Commit(Commit {
+                worker: 0,
+                state,
+                version,
+                begin: n,
+                end: n,
+                outcome,
+                read: None,
+            })
         }));
         for event in &events {
             kept.put(&event.to_line().unwrap());

@@ -254,9 +254,7 @@ impl<'a> Crew<'a> {
     fn hello(&mut self, index: usize, header: &Header) {
         let member = &mut self.members[index];
         member.start_us = header.start_us;
-        if member.merged.is_none() {
-            member.merged = Some(self.heard.hello(&member.name, header.start_us));
-        }
+        member.merged = Some(self.heard.hello(header));
     }
 
     fn event(&mut self, index: usize, event: &Event) {

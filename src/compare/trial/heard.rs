@@ -8,7 +8,7 @@ use walbanger_fuse::Report;
 use super::chaos::Done;
 use super::{Place, Trial};
 use crate::evidence::{Evidence, Kind};
-use crate::history::{Event, Totals};
+use crate::history::{Event, Header, Totals};
 use crate::ids::{ReplicaName, Seed};
 use crate::judge::{Ledger, Verdict};
 use crate::merge::{Merger, ReplicaIndex, Scope};
@@ -72,9 +72,10 @@ impl Heard {
     }
 
     /// A replica began its history.
-    pub(super) fn hello(&mut self, name: &ReplicaName, start_us: u64) -> ReplicaIndex {
+    pub(super) fn hello(&mut self, header: &Header) -> ReplicaIndex {
+        let start_us = header.start_us;
         self.zero_us = Some(self.zero_us.map_or(start_us, |zero| zero.min(start_us)));
-        self.merger.replica(name.clone(), start_us)
+        self.merger.join(header)
     }
 
     /// The next event of a replica that started at `start_us`; gives what it proves.
