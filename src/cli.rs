@@ -2,6 +2,7 @@
 
 mod check;
 mod compare;
+mod ctl;
 mod doctor;
 mod faults;
 mod judge;
@@ -70,6 +71,8 @@ pub enum Command {
     Run(RunArgs),
     /// Put a fault-injecting FUSE layer over a volume
     Mount(mount::MountArgs),
+    /// Tell a running mount what to do: faults on or off, a power cut, an end
+    Ctl(ctl::CtlArgs),
     /// Run clean and faulted arms side by side and give a verdict
     Compare(Box<compare::CompareArgs>),
     /// Judge histories and a database again, offline

@@ -53,6 +53,8 @@ pub(crate) struct Adapter {
     /// How long the kernel may keep names and attributes.
     pub(crate) keep: Duration,
     pub(crate) quirks: Arc<Quirks>,
+    /// Whether it is the only view.
+    pub(crate) alone: bool,
 }
 
 impl fuser::Filesystem for Adapter {
@@ -313,7 +315,7 @@ impl fuser::Filesystem for Adapter {
                 if let Some(answer) = self.unsynced(&file, call) {
                     return empty(reply, answer);
                 }
-                let verdict = self.judge(file.role(), call);
+                let verdict = self.judge_sync(file.role(), call, &what);
                 let reply = move |result| empty(reply, result);
                 self.engine.sync(verdict, what, request.pid(), reply);
             }
@@ -388,11 +390,12 @@ impl fuser::Filesystem for Adapter {
         _data_only: bool,
         reply: fuser::ReplyEmpty,
     ) {
-        match self.view().directory_descriptor(handle.0) {
-            Ok(descriptor) => {
-                let verdict = self.judge(FileRole::Other, Call::Fsyncdir);
+        match self.view().directory_to_sync(handle.0) {
+            Ok(directory) => {
+                let what = Syncable::Directory(directory);
+                let verdict = self.judge_sync(FileRole::Other, Call::Fsyncdir, &what);
                 let reply = move |result| empty(reply, result);
-                self.engine.sync(verdict, Syncable::Directory(descriptor), request.pid(), reply);
+                self.engine.sync(verdict, what, request.pid(), reply);
             }
             Err(error) => reply.error(errno(error)),
         }

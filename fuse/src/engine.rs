@@ -4,7 +4,6 @@
 //! place: a call is answered, parked, or given to the completion pool. Only an fsync on a disk that
 //! has been answering in less time than a hand-over takes is done on the spot.
 
-use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -14,7 +13,7 @@ use rustix::io::Errno;
 use crate::deadlock::WaitsFor;
 use crate::fault::{Effect, Faults, RuleIndex};
 use crate::findings::Findings;
-use crate::fs::{Handle, Result, Volume, VolumeFile};
+use crate::fs::{DirSync, Handle, NodeId, Result, Volume, VolumeFile};
 use crate::ledger::{LockKind, Owner, Range};
 use crate::locks::{Blocker, Wish};
 use crate::pace::Pace;
@@ -58,7 +57,7 @@ pub(crate) enum Syncable {
     /// An open file; with its metadata or its data only.
     File(Arc<Handle>, SyncKind),
     /// An open directory.
-    Directory(OwnedFd),
+    Directory(DirSync),
 }
 
 /// What an fsync of a file covers.
@@ -71,10 +70,18 @@ pub(crate) enum SyncKind {
 }
 
 impl Syncable {
+    /// The number of what is synced.
+    pub(crate) fn node(&self) -> NodeId {
+        match self {
+            Syncable::File(handle, _) => handle.file.node,
+            Syncable::Directory(directory) => directory.node,
+        }
+    }
+
     fn sync(&self) -> Result<()> {
         match self {
             Syncable::File(handle, kind) => handle.sync(*kind == SyncKind::DataOnly),
-            Syncable::Directory(descriptor) => rustix::fs::fsync(descriptor),
+            Syncable::Directory(directory) => directory.sync(),
         }
     }
 }

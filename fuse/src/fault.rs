@@ -2,7 +2,7 @@
 
 mod decide;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +17,8 @@ use crate::quirk::Quirk;
 pub(crate) struct Faults {
     plan: Plan,
     tallies: Vec<Tally>,
+    /// Whether the rules are left out for now.
+    off: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -51,7 +53,18 @@ impl Faults {
     #[must_use]
     pub(crate) fn new(plan: Plan) -> Self {
         let tallies = (0..plan.rules.len() + plan.quirks.len()).map(|_| Tally::default()).collect();
-        Self { plan, tallies }
+        Self { plan, tallies, off: AtomicBool::new(false) }
+    }
+
+    /// Leaves the rules out, or takes them in again. Calls are counted on, so each has the number
+    /// that it would have had. Quirks stay: they are how the views are.
+    pub(crate) fn switch(&self, on: bool) {
+        self.off.store(!on, Ordering::Relaxed);
+    }
+
+    /// Whether the rules are in force.
+    pub(crate) fn are_on(&self) -> bool {
+        !self.off.load(Ordering::Relaxed)
     }
 
     /// What becomes of the `k`-th call at this site, and by which rule.
@@ -63,6 +76,9 @@ impl Faults {
             if rule.target.covers(site.call) {
                 self.tallies[index].seen.fetch_add(1, Ordering::Relaxed);
             }
+        }
+        if self.off.load(Ordering::Relaxed) {
+            return None;
         }
         let (index, effect) = decide(&self.plan, site, k)?;
         self.tallies[index.0].fired.fetch_add(1, Ordering::Relaxed);

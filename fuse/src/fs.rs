@@ -21,6 +21,7 @@ use std::sync::{Arc, RwLock};
 use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
+pub(crate) use dirs::DirSync;
 pub(crate) use files::{Handle, OpenHow, Opened, Place, Short};
 pub(crate) use meta::{Change, When, Xattr};
 pub(crate) use names::NewMode;
@@ -128,10 +129,13 @@ impl View {
     }
 
     /// Looks a name up below a directory and counts the reference.
-    fn find(&self, parent: &VolumeFile, name: &OsStr) -> Result<Found> {
+    fn find(&self, parent: &Arc<VolumeFile>, name: &OsStr) -> Result<Found> {
         refuse_special_names(name)?;
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let descriptor = rustix::fs::openat(parent.as_fd(), name, flags, Mode::empty())?;
+        if let Some(tracker) = &self.volume.tracker {
+            tracker.saw(parent, name);
+        }
         self.adopt(descriptor, name)
     }
 

@@ -202,6 +202,40 @@ pub fn our_mounts() -> Vec<PathBuf> {
         .collect()
 }
 
+/// What the mount table says of a view: it can be asked also of one whose daemon does not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ViewMount {
+    /// The view's device number, major and minor: no other mount of the machine has it.
+    pub device: (u32, u32),
+    /// The user who runs its daemon.
+    pub owner: u32,
+}
+
+/// The view that is mounted exactly here, if there is one.
+#[must_use]
+pub fn view_mount(path: &Path) -> Option<ViewMount> {
+    let mounts = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+    // The last of those on one place hides the others.
+    mounts.split(|&byte| byte == b'\n').rev().find_map(|line| view_of(line, path))
+}
+
+fn view_of(line: &[u8], path: &Path) -> Option<ViewMount> {
+    let fields: Vec<_> = line.split(|&byte| byte == b' ').collect();
+    let behind = fields.iter().position(|field| *field == b"-")?;
+    let (device, place) = (fields.get(2)?, fields.get(4)?);
+    let (kind, options) = (fields.get(behind + 1)?, fields.get(behind + 3)?);
+    if *kind != FS_TYPE.as_bytes() || unescape(place) != path {
+        return None;
+    }
+    let (major, minor) = std::str::from_utf8(device).ok()?.split_once(':')?;
+    let mut options = std::str::from_utf8(options).ok()?.split(',');
+    let owner = options.find_map(|option| option.strip_prefix("user_id="))?;
+    Some(ViewMount {
+        device: (major.parse().ok()?, minor.parse().ok()?),
+        owner: owner.parse().ok()?,
+    })
+}
+
 /// Undoes the octal escapes of `/proc/mounts` (`\040` is a space).
 #[must_use]
 pub fn unescape(field: &[u8]) -> PathBuf {
@@ -232,6 +266,20 @@ mod tests {
         assert_eq!(unescape(br"/tmp/a\040b\134c"), Path::new(r"/tmp/a b\c"));
         assert_eq!(unescape(b"/plain"), Path::new("/plain"));
         assert_eq!(unescape(br"/odd\9"), Path::new(r"/odd\9"));
+    }
+
+    #[test]
+    fn the_mount_table_tells_device_and_owner_of_a_view() {
+        let line =
+            br"36 35 0:52 / /mnt/a\040b rw shared:1 - fuse.walbanger /v rw,user_id=7,group_id=0";
+        let view = ViewMount { device: (0, 52), owner: 7 };
+        assert_eq!(view_of(line, Path::new("/mnt/a b")), Some(view));
+        assert_eq!(view_of(line, Path::new("/mnt/a")), None);
+        assert_eq!(
+            view_of(br"36 35 0:52 / /mnt rw - ext4 /v rw,user_id=7", Path::new("/mnt")),
+            None
+        );
+        assert_eq!(view_of(b"", Path::new("/mnt")), None);
     }
 
     #[test]

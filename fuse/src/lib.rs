@@ -8,7 +8,7 @@
 //! Of `SQLite` this crate knows the names of its files and its lock bytes, nothing more.
 //!
 //! ```no_run
-//! use walbanger_fuse::{DataChoice, LockMode, MountOptions, Plan, mount};
+//! use walbanger_fuse::{DataChoice, Durability, LockMode, MountOptions, Plan, mount};
 //!
 //! let mounted = mount(&MountOptions {
 //!     volume: "/srv/volume".into(),
@@ -18,6 +18,8 @@
 //!     data: DataChoice::Best,
 //!     threads: 1,
 //!     keep_names: std::time::Duration::ZERO,
+//!     durability: Durability::Untracked,
+//!     record: None,
 //! })?;
 //! // ... use /mnt/a and /mnt/b ...
 //! println!("{:?}", mounted.unmount().calls());
@@ -33,6 +35,7 @@ mod call;
 mod caller;
 mod caps;
 mod deadlock;
+mod durable;
 mod engine;
 mod fault;
 mod findings;
@@ -57,10 +60,16 @@ mod vigil;
 
 pub use call::Call;
 pub use caps::{DataChoice, DataPath, LockMode};
+pub use durable::{
+    CrashError, CrashReport, Cut, CutError, Durability, Event, FileId, Image, Keep, Lie, Loss,
+    Name, Op, RecordError, Recording, Replay, Torn, What, survivors,
+};
 pub use fault::FaultCount;
 pub use findings::{DoubleGrant, monotonic_seconds};
 pub use guarantee::{Guarantee, Modes, UnknownGuarantee};
-pub use kernel::{clear_stale, is_our_mount, our_mounts, require_fuse, unescape};
+pub use kernel::{
+    ViewMount, clear_stale, is_our_mount, our_mounts, require_fuse, unescape, view_mount,
+};
 pub use mount::{MountError, MountOptions, Mounted, mount};
 pub use places::PlaceError;
 pub use plan::{

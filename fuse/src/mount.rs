@@ -14,6 +14,7 @@ use crate::adapter::{Adapter, Shared};
 use crate::backing::Backings;
 use crate::call::CallCounts;
 use crate::caps::{CurrentPath, DataChoice, DataPath, LockMode, why_impassable};
+use crate::durable::{CrashError, CrashReport, Cut, Durability};
 use crate::engine::Engine;
 use crate::findings::monotonic_seconds;
 use crate::fs::{View, Volume};
@@ -50,6 +51,11 @@ pub struct MountOptions {
     /// change behind the view at once; more is right only if nobody changes the volume but through
     /// its single view.
     pub keep_names: Duration,
+    /// Whether it is known what a power cut would leave of the volume.
+    pub durability: Durability,
+    /// Where to record everything that happens to the volume, if durability is tracked: a file
+    /// that does not exist, outside the volume.
+    pub record: Option<PathBuf>,
 }
 
 /// Why nothing was mounted. Whatever was mounted before the failure has been unmounted.
@@ -67,6 +73,20 @@ pub enum MountError {
          mount one view, or keep no names"
     )]
     NamesOfMany,
+    /// Something is kept in a view that goes with the power.
+    #[error(
+        "{0} cannot be had with tracked durability: a power cut would leave the view with what is \
+         lost; leave it out, or do not track durability"
+    )]
+    Kept(&'static str),
+    /// Nothing can be recorded there.
+    #[error("cannot record to {path}: {source}")]
+    Record {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
     /// The machine has no FUSE for us.
     #[error("{0}")]
     NoFuse(String),
@@ -84,7 +104,7 @@ impl MountError {
     /// Whether another command line would have worked on this machine.
     #[must_use]
     pub const fn is_usage(&self) -> bool {
-        matches!(self, MountError::Place(_) | MountError::Plan(_) | MountError::NamesOfMany)
+        !matches!(self, MountError::NoFuse(_) | MountError::Kernel { .. })
     }
 }
 
@@ -92,6 +112,7 @@ impl MountError {
 #[derive(Debug)]
 pub struct Mounted {
     views: Vec<MountedView>,
+    volume: Arc<Volume>,
     engine: Arc<Engine>,
     ended: Receiver<usize>,
     cleared: Vec<PathBuf>,
@@ -117,14 +138,17 @@ pub fn mount(options: &MountOptions) -> Result<Mounted, MountError> {
     if !options.keep_names.is_zero() && options.views.len() > 1 {
         return Err(MountError::NamesOfMany);
     }
+    refuse_kept(options)?;
     kernel::require_fuse().map_err(MountError::NoFuse)?;
     let places = Places::check(&options.volume, &options.views)?;
     let descriptors = limits::raise();
     // The umask that counts is the caller's.
     rustix::process::umask(Mode::empty());
-    let volume = Arc::new(Volume::open(&places.volume).map_err(|error| {
+    let volume = Volume::open(&places.volume, options.durability).map_err(|error| {
         places::PlaceError::Unusable { path: places.volume.clone(), source: error.into() }
-    })?);
+    })?;
+    start_recording(options, &places, &volume)?;
+    let volume = Arc::new(volume);
     let failed = |error: std::io::Error| MountError::Kernel {
         view: places.volume.clone(),
         reason: format!("cannot start a thread: {error}"),
@@ -134,6 +158,7 @@ pub fn mount(options: &MountOptions) -> Result<Mounted, MountError> {
     let (sender, ended) = unbounded();
     let mut mounted = Mounted {
         views: Vec::new(),
+        volume: Arc::clone(&volume),
         engine,
         ended,
         cleared: places.cleared,
@@ -151,6 +176,38 @@ pub fn mount(options: &MountOptions) -> Result<Mounted, MountError> {
         })?);
     }
     Ok(mounted)
+}
+
+/// Refuses what a power cut would not take from a view.
+fn refuse_kept(options: &MountOptions) -> Result<(), MountError> {
+    if options.durability == Durability::Untracked {
+        Ok(())
+    } else if !options.keep_names.is_zero() {
+        Err(MountError::Kept("names that are kept"))
+    } else if options.data == DataChoice::Only(DataPath::WriteBack) {
+        Err(MountError::Kept("the write-back cache"))
+    } else {
+        Ok(())
+    }
+}
+
+fn start_recording(
+    options: &MountOptions,
+    places: &Places,
+    volume: &Volume,
+) -> Result<(), MountError> {
+    let Some(path) = &options.record else { return Ok(()) };
+    let failed = |source| MountError::Record { path: path.clone(), source };
+    let refused = |why| failed(std::io::Error::new(std::io::ErrorKind::InvalidInput, why));
+    let Some(tracker) = &volume.tracker else {
+        return Err(refused("only tracked durability is recorded"));
+    };
+    let parent = std::path::absolute(path).map_err(failed)?;
+    let parent = parent.parent().unwrap_or(Path::new("/")).canonicalize().map_err(failed)?;
+    if std::iter::once(&places.volume).chain(&places.views).any(|place| parent.starts_with(place)) {
+        return Err(refused("it lies on the volume that it would record"));
+    }
+    tracker.record(volume, path).map_err(failed)
 }
 
 /// A view whose session does not run yet.
@@ -213,6 +270,7 @@ impl Mounted {
             vigil: Arc::clone(&vigil),
             keep: options.keep_names,
             quirks: Arc::clone(&quirks),
+            alone: options.views.len() == 1,
         };
         let failed = |reason| MountError::Kernel { view: path.to_owned(), reason };
         let session = kernel::mount(adapter, &options.volume, path, options.threads)
@@ -287,7 +345,25 @@ impl Mounted {
             let report = report::ViewReport::new(fs.number, &view.path, data, fallback, counts);
             report::ViewReport { detached: view.detached, ..report }
         });
-        Report::new(self.started, self.locks, views.collect(), &self.engine)
+        let tracker = self.volume.tracker.as_deref();
+        Report::new(self.started, self.locks, views.collect(), &self.engine, tracker)
+    }
+
+    /// Takes the rules of the plan out of force, or puts them in force again. Quirks stay.
+    pub fn switch_faults(&self, on: bool) {
+        self.engine.faults.switch(on);
+    }
+
+    /// Cuts the power: what no honest fsync made durable is lost, as `cut` chooses. Files that are
+    /// open on the views fail with `EIO` from now on, as those who had them open are meant to be
+    /// dead; files that are opened now are as they are after the cut.
+    pub fn crash(&self, cut: &Cut) -> Result<CrashReport, CrashError> {
+        let tracker = self.volume.tracker.as_ref().ok_or(CrashError::Untracked)?;
+        let report = tracker.crash(&self.volume, cut)?;
+        for view in &self.views {
+            view.quirks.forget();
+        }
+        Ok(report)
     }
 
     /// Lets all parked calls out, unmounts the views, and says what happened.

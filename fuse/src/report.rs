@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::call::{Call, CallCounts};
 use crate::caps::{DataPath, LockMode};
+use crate::durable::{CrashReport, Durability, Tracker};
 use crate::engine::Engine;
 use crate::fault::FaultCount;
 use crate::findings::{DoubleGrant, monotonic_seconds};
@@ -31,6 +32,18 @@ pub struct Report {
     pub first_double_grants: Vec<DoubleGrant>,
     /// Reordered locks that were refused when their turn came.
     pub late_locks_refused: u64,
+    /// Whether the rules were in force at the end.
+    #[serde(default = "yes")]
+    pub faults_on: bool,
+    /// Whether it is known what is durable.
+    #[serde(default)]
+    pub durability: Durability,
+    /// Changes of contents and names that are not durable.
+    #[serde(default)]
+    pub at_stake: u64,
+    /// The power cuts, in their order; of many, the last.
+    #[serde(default)]
+    pub crashes: Vec<CrashReport>,
     /// Whether calls failed because the daemon may not have more files open: whatever was seen then
     /// says nothing about the volume.
     pub out_of_descriptors: bool,
@@ -52,6 +65,10 @@ pub struct ViewReport {
     pub detached: bool,
     /// Calls by kind; kinds without calls are left out.
     pub calls: BTreeMap<String, u64>,
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl ViewReport {
@@ -96,6 +113,7 @@ impl Report {
         locks: LockMode,
         views: Vec<ViewReport>,
         engine: &Engine,
+        tracker: Option<&Tracker>,
     ) -> Self {
         let (double_grants, first_double_grants) = engine.findings.so_far();
         Self {
@@ -107,6 +125,10 @@ impl Report {
             double_grants,
             first_double_grants,
             late_locks_refused: engine.late_refused(),
+            faults_on: engine.faults.are_on(),
+            durability: if tracker.is_some() { Durability::Tracked } else { Durability::Untracked },
+            at_stake: tracker.map_or(0, Tracker::at_stake),
+            crashes: tracker.map_or_else(Vec::new, Tracker::crashes),
             out_of_descriptors: limits::ran_out(),
         }
     }

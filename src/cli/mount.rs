@@ -6,16 +6,18 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
-use crossbeam_channel::select;
+use crossbeam_channel::{Receiver, never, select};
 use serde::Serialize;
 use walbanger_fuse::{
-    DataPath, DoubleGrant, LockMode, MountError, MountOptions, Mounted, Plan, Report, ViewReport,
+    CrashReport, DataPath, DoubleGrant, Durability, LockMode, MountError, MountOptions, Mounted,
+    Plan, Report, ViewReport,
 };
 
 use super::faults::{FaultArgs, ViewArgs};
 use super::profiles::{self, ProfileArgs};
 use super::program;
 use super::run::duration;
+use crate::ctl::{Answer, Control, Order, Ordered};
 use crate::document::Head;
 use crate::exit::Exit;
 use crate::ids::Seed;
@@ -62,6 +64,17 @@ pub struct MountArgs {
     #[arg(long, default_value = "0s", value_parser = duration, value_name = "TIME")]
     #[arg(help_heading = "Mount")]
     keep_names: Duration,
+
+    /// Remember what an honest fsync has made durable (tracked), so that `walbanger ctl VIEW crash`
+    /// can take the rest; data then comes to the daemon, which takes its time
+    #[arg(long, default_value = "untracked", value_parser = durability, value_name = "HOW")]
+    #[arg(help_heading = "Mount")]
+    durability: Durability,
+
+    /// Record everything that happens to a tracked volume, for `walbanger crash-states`: a new file,
+    /// outside the volume
+    #[arg(long, value_name = "FILE", help_heading = "Mount")]
+    record: Option<PathBuf>,
 
     /// What fault decisions follow from [default: drawn and printed]
     #[arg(long, value_name = "N", help_heading = "Mount")]
@@ -130,6 +143,8 @@ pub(super) fn execute(args: &MountArgs) -> anyhow::Result<Exit> {
         data: args.how.data,
         threads: args.how.threads.into(),
         keep_names: args.keep_names,
+        durability: args.durability,
+        record: args.record.clone(),
     }) {
         Ok(mounted) => mounted,
         Err(error) => {
@@ -137,28 +152,37 @@ pub(super) fn execute(args: &MountArgs) -> anyhow::Result<Exit> {
             return Ok(exit_of(&error));
         }
     };
-    if let Err(why) = coherent(&mounted.report(), args) {
+    if let Err(why) = proven(&mounted, args) {
         program::complain(&why);
         return Ok(Exit::Unable);
     }
-    if args.self_test {
-        let views: Vec<_> = mounted.views().map(Path::to_owned).collect();
-        if let Err(Unproven::Broken(why) | Unproven::Interrupted(why)) = prove_apart(&views) {
-            program::complain(&why);
-            return Ok(Exit::Unable);
-        }
-    }
+    let control = Control::listen(mounted.views())
+        .inspect_err(|error| tracing::warn!(%error, "walbanger ctl cannot reach this mount"));
     if args.supervised {
         output::line(&serde_json::to_string(&Ready { ready: true })?)?;
     } else if !args.json {
         output::line(&greeting(args, &mounted, &plan))?;
     }
-    let why = wait(&mounted, &stop);
+    let orders = control.as_ref().map_or_else(|_| never(), |control| control.orders().clone());
+    let why = wait(&mounted, &stop, &orders, seed);
     tell(args, seed, plan, mounted.unmount())?;
     Ok(match why {
         Some(Stop::Signal(signal)) => Exit::Signal(signal),
         _ => Exit::Clean,
     })
+}
+
+/// Whether the views are fit for use, as far as that was to be found out.
+fn proven(mounted: &Mounted, args: &MountArgs) -> Result<(), String> {
+    coherent(&mounted.report(), args)?;
+    if !args.self_test {
+        return Ok(());
+    }
+    let views: Vec<_> = mounted.views().map(Path::to_owned).collect();
+    match prove_apart(&views) {
+        Err(Unproven::Broken(why) | Unproven::Interrupted(why)) => Err(why),
+        _ => Ok(()),
+    }
 }
 
 /// Says what the mount saw and did.
@@ -192,16 +216,52 @@ fn coherent(report: &Report, args: &MountArgs) -> Result<(), String> {
     ))
 }
 
-/// Waits for a reason to stop; `None` when all views were unmounted from outside.
-fn wait(mounted: &Mounted, stop: &crossbeam_channel::Receiver<Stop>) -> Option<Stop> {
+/// Waits for a reason to stop, and does what it is told meanwhile; `None` when all views were
+/// unmounted from outside, or by order.
+fn wait(
+    mounted: &Mounted,
+    stop: &Receiver<Stop>,
+    orders: &Receiver<Ordered>,
+    seed: Seed,
+) -> Option<Stop> {
     let mut left = mounted.views().count();
     while left > 0 {
         select! {
             recv(stop) -> why => return why.ok(),
             recv(mounted.ended()) -> _ => left -= 1,
+            recv(orders) -> order => if let Ok((order, answer)) = order {
+                // Whoever asked may have gone.
+                let _ = answer.send(obey(mounted, order, seed));
+                if order == Order::Quit {
+                    return None;
+                }
+            },
         }
     }
     None
+}
+
+fn obey(mounted: &Mounted, order: Order, seed: Seed) -> Answer {
+    match order {
+        Order::Status => Answer::Status(seed, Box::new(mounted.report())),
+        Order::Faults(on) => {
+            mounted.switch_faults(on);
+            Answer::Done
+        }
+        Order::Crash(cut) => match mounted.crash(&cut) {
+            Ok(report) => Answer::Crashed(Box::new(report)),
+            Err(error) => Answer::Refused(error.to_string()),
+        },
+        Order::Quit => Answer::Done,
+    }
+}
+
+fn durability(text: &str) -> Result<Durability, String> {
+    match text {
+        "untracked" => Ok(Durability::Untracked),
+        "tracked" => Ok(Durability::Tracked),
+        _ => Err("not one of untracked, tracked".to_owned()),
+    }
 }
 
 fn exit_of(error: &MountError) -> Exit {
@@ -268,12 +328,11 @@ fn greeting(args: &MountArgs, mounted: &Mounted, plan: &walbanger_fuse::Plan) ->
 /// What the mount saw and did, for people.
 fn summary(report: &Report) -> String {
     let mut text = format!("Unmounted after {:.1} s.", report.seconds);
-    let calls: Vec<_> =
-        report.calls().into_iter().map(|(call, count)| format!("{count} {call}")).collect();
-    let calls = if calls.is_empty() { "none".to_owned() } else { calls.join(", ") };
-    let _ = write!(text, "\nCalls: {calls}.");
-    for fault in &report.faults {
-        let _ = write!(text, "\n{}", fault.describe());
+    text.push('\n');
+    text.push_str(&tell_calls(report));
+    for crash in &report.crashes {
+        text.push('\n');
+        text.push_str(&tell_crash(crash));
     }
     if let Some(first) = report.first_double_grants.first() {
         let _ = write!(
@@ -282,6 +341,29 @@ fn summary(report: &Report) -> String {
             report.double_grants,
             tell_double_grant(first, report.started)
         );
+    }
+    text
+}
+
+/// What a power cut took, for people.
+pub(super) fn tell_crash(crash: &CrashReport) -> String {
+    let CrashReport { cut, at_stake, lost, .. } = crash;
+    let mut text = format!("Power cut ({cut}): {at_stake} changes were not durable");
+    text.push_str(if lost.is_empty() { ", and all survived." } else { "." });
+    for loss in lost {
+        let _ = write!(text, "\n  {}.", loss.describe());
+    }
+    text
+}
+
+/// The calls that came, and what the rules did to them, for people.
+pub(super) fn tell_calls(report: &Report) -> String {
+    let calls: Vec<_> =
+        report.calls().into_iter().map(|(call, count)| format!("{count} {call}")).collect();
+    let calls = if calls.is_empty() { "none".to_owned() } else { calls.join(", ") };
+    let mut text = format!("Calls: {calls}.");
+    for fault in &report.faults {
+        let _ = write!(text, "\n{}", fault.describe());
     }
     text
 }

@@ -7,7 +7,7 @@ use clap::Parser as _;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::{
-    Cli, Command, check, compare, doctor, judge, logging, meta, mount, probe, profiles, run,
+    Cli, Command, check, compare, ctl, doctor, judge, logging, meta, mount, probe, profiles, run,
     selftest,
 };
 use crate::bang::BangError;
@@ -55,6 +55,7 @@ fn execute(command: Command) -> anyhow::Result<Exit> {
     match command {
         Command::Run(args) => run::execute(args),
         Command::Mount(args) => mount::execute(&args),
+        Command::Ctl(args) => ctl::execute(&args),
         Command::Compare(args) => compare::execute(&args),
         Command::Check(args) => check::execute(&args),
         Command::Doctor(args) => doctor::execute(&args),

@@ -212,6 +212,10 @@ pub(super) mod tests {
             double_grants: fired,
             first_double_grants: vec![],
             late_locks_refused: 0,
+            faults_on: true,
+            durability: walbanger_fuse::Durability::Untracked,
+            at_stake: 0,
+            crashes: vec![],
             out_of_descriptors: false,
         };
         Trial {

@@ -100,6 +100,8 @@ fn trial_mount() -> Result<(DataPath, Option<String>), String> {
             data: DataChoice::Best,
             threads: 1,
             keep_names: Duration::ZERO,
+            durability: walbanger_fuse::Durability::Untracked,
+            record: None,
         })
         .map_err(|error| error.to_string())?;
         let view = &mounted.report().views[0];

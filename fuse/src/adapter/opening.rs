@@ -13,7 +13,7 @@ use super::convert::{caller, errno};
 use crate::call::Call;
 use crate::caller::{Caller, register_for};
 use crate::caps::{DataPath, why_impassable};
-use crate::fs::{NewMode, Opened, VolumeFile};
+use crate::fs::{NewMode, OpenHow, Opened, VolumeFile};
 use crate::sqlite::FileRole;
 
 impl Adapter {
@@ -24,7 +24,7 @@ impl Adapter {
         flags: OpenFlags,
         reply: fuser::ReplyOpen,
     ) {
-        let how = self.shared.path.get().open_how();
+        let how = self.open_how();
         let (file, backing) = match self.view().open(node.0, flags.0, how) {
             Ok(opened) => opened,
             Err(error) => return reply.error(errno(error)),
@@ -55,7 +55,7 @@ impl Adapter {
         flags: i32,
         reply: fuser::ReplyCreate,
     ) {
-        let how = self.shared.path.get().open_how();
+        let how = self.open_how();
         let made = self.view().create(caller(request), parent.0, name, mode, flags, how);
         let (found, backing): (_, OwnedFd) = match made {
             Ok(made) => made,
@@ -83,6 +83,14 @@ impl Adapter {
         } else {
             let flags = self.shared.path.get().open_flags();
             reply.created(&self.keep, &attr, generation, handle, flags);
+        }
+    }
+
+    /// How backing files are opened. What is tracked is read before it is written.
+    fn open_how(&self) -> OpenHow {
+        match self.view().volume.tracker {
+            Some(_) => OpenHow::ForWriteBack,
+            None => self.shared.path.get().open_how(),
         }
     }
 
@@ -123,7 +131,8 @@ impl Adapter {
         let odd = self.odd(file);
         self.backings.open(file.node, || {
             // What cannot be mapped, or what must come in calls.
-            let in_calls = odd.needs_calls() && file.role() != FileRole::Shm;
+            let in_calls = (odd.needs_calls() || self.view().volume.tracker.is_some())
+                && file.role() != FileRole::Shm;
             if in_calls || odd.memory.is_some_and(|(memory, _)| !memory.is_copied()) {
                 return Ok(None);
             }

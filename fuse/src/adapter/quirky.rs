@@ -32,8 +32,14 @@ impl Adapter {
             locks: self.locks,
             keep_names: self.keep,
             acls: self.view().volume.has_acls(),
-            mappings: !self.quirks.standing.refuses_mappings(),
+            mappings: !self.quirks.standing.refuses_mappings() && self.may_map(),
         }
+    }
+
+    /// Whether files whose data comes to the daemon may be mapped. Each view would have a memory
+    /// of its own of a tracked file, and see old data where another writes.
+    fn may_map(&self) -> bool {
+        self.view().volume.tracker.is_none() || self.alone
     }
 
     pub(super) fn odd(&self, file: &VolumeFile) -> &Oddities {
@@ -235,6 +241,9 @@ impl Adapter {
         let (answer, quirk) = self.odd(file).fsync?;
         let (site, k) = self.number(file.role(), call);
         let acts = self.engine.faults.acts(quirk, site, k);
+        if acts && answer.is_none() {
+            self.lied(file.node, (site, k), quirk);
+        }
         acts.then(|| answer.map_or(Ok(()), Err))
     }
 

@@ -11,9 +11,13 @@ use rustix::io::Errno;
 
 use super::Adapter;
 use super::convert::{attr, caller, empty, errno, nameless};
+use super::quirky::Numbered;
 use crate::call::Call;
 use crate::caller::{Caller, act_as};
-use crate::engine::{SyncKind, Syncable, Wait};
+use crate::durable::Lie;
+use crate::engine::{SyncKind, Syncable, Verdict, Wait};
+use crate::fault::{Effect, RuleIndex};
+use crate::findings::monotonic_seconds;
 use crate::fs::{Change, Handle, OpenHow, Place, Short, View, VolumeFile};
 use crate::ledger::{LockKind, Owner, Range};
 use crate::locks::{Wish, kind_of};
@@ -36,10 +40,28 @@ impl Adapter {
         self.shared.counts.count(file.role(), call);
     }
 
-    /// Counts a call, and asks the plan what becomes of it.
-    pub(super) fn judge(&self, role: FileRole, call: Call) -> crate::engine::Verdict {
+    /// Counts an fsync, and asks the plan what becomes of it. That it will be answered without
+    /// being done is remembered as long as something depends on it.
+    pub(super) fn judge_sync(&self, role: FileRole, call: Call, what: &Syncable) -> Verdict {
         let (site, k) = self.number(role, call);
-        self.engine.faults.judge(site, k)
+        let verdict = self.engine.faults.judge(site, k);
+        if let Some((rule, Effect::Drop | Effect::Reorder)) = verdict {
+            self.lied(what.node(), (site, k), rule);
+        }
+        verdict
+    }
+
+    /// Remembers an fsync that is answered and not done.
+    pub(super) fn lied(&self, id: u64, (site, k): Numbered, rule: RuleIndex) {
+        let Some(tracker) = &self.view().volume.tracker else { return };
+        let lie = Lie {
+            at: monotonic_seconds(),
+            view: site.view,
+            call: site.call.name().to_owned(),
+            number: k + 1,
+            rule: self.engine.faults.rule_name(rule),
+        };
+        tracker.lied(id, lie);
     }
 
     pub(super) fn owner(&self, owner: LockOwner) -> Owner {

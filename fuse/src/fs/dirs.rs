@@ -7,12 +7,35 @@ use rustix::fs::{FileType, OFlags, RawDir, SeekFrom};
 use rustix::io::Errno;
 
 use super::{NodeId, Result, View};
+use crate::durable::Tracker;
 
 /// An open directory of one view.
 #[derive(Debug)]
 pub(super) struct Directory {
     /// Locked while it is read: the position belongs to the descriptor.
     stream: Mutex<OwnedFd>,
+    node: NodeId,
+}
+
+/// An open directory on its way to the disk.
+#[derive(Debug)]
+pub(crate) struct DirSync {
+    /// Which directory.
+    pub node: NodeId,
+    descriptor: OwnedFd,
+    tracker: Option<Arc<Tracker>>,
+}
+
+impl DirSync {
+    /// Makes the names in it durable.
+    pub(crate) fn sync(&self) -> Result<()> {
+        let until = self.tracker.as_ref().map(|tracker| tracker.now());
+        rustix::fs::fsync(&self.descriptor)?;
+        if let (Some(tracker), Some(until)) = (&self.tracker, until) {
+            tracker.synced_names(self.node, until);
+        }
+        Ok(())
+    }
 }
 
 /// One entry of a directory.
@@ -33,7 +56,7 @@ impl View {
     pub(crate) fn opendir(&self, id: NodeId) -> Result<u64> {
         let opened = self.volume.reopen(&*self.node(id)?, OFlags::RDONLY | OFlags::DIRECTORY)?;
         let number = self.new_handle();
-        let directory = Arc::new(Directory { stream: Mutex::new(opened) });
+        let directory = Arc::new(Directory { stream: Mutex::new(opened), node: id });
         let mut dirs = self.dirs.write().expect("no panic while holding the directories");
         dirs.insert(number, directory);
         Ok(number)
@@ -78,10 +101,12 @@ impl View {
     }
 
     /// A second descriptor of an open directory, to make it durable on another thread.
-    pub(crate) fn directory_descriptor(&self, number: u64) -> Result<OwnedFd> {
+    pub(crate) fn directory_to_sync(&self, number: u64) -> Result<DirSync> {
         let directory = self.directory(number)?;
         let stream = directory.stream.lock().expect("no panic while reading a directory");
-        rustix::io::fcntl_dupfd_cloexec(&*stream, 0)
+        let descriptor = rustix::io::fcntl_dupfd_cloexec(&*stream, 0)?;
+        let tracker = self.volume.tracker.clone();
+        Ok(DirSync { node: directory.node, descriptor, tracker })
     }
 
     /// The kernel has closed the directory for good.

@@ -13,7 +13,9 @@ use rustix::io::{Errno, ReadWriteFlags};
 use super::names::{NewMode, make_as};
 use super::{Found, NodeId, Result, View, VolumeFile, refuse_special_names};
 use crate::caller::{Caller, act_as};
+use crate::durable::{Op, Tracked, Tracker, UNTRACKABLE};
 use crate::quirk::memory::Memory;
+use crate::sqlite::FileRole;
 
 /// An open file of one view.
 #[derive(Debug)]
@@ -23,6 +25,8 @@ pub(crate) struct Handle {
     backing: File,
     /// The view's own copy of the file, if that is what was opened.
     memory: Option<Arc<Memory>>,
+    /// If it is to be known what of it is durable.
+    tracked: Option<Tracked>,
 }
 
 impl AsFd for Handle {
@@ -114,7 +118,8 @@ impl View {
         let must = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = self.mode_below(&parent, mode);
         let make = || rustix::fs::openat(&*parent, name, how.flags(flags) | must, mode);
-        let backing = match make_as(caller, mode, make) {
+        let make = || make_as(caller, mode, make);
+        let backing = match self.volume.naming(&[(&parent, name)], make) {
             Err(Errno::EXIST) if !asked.contains(OFlags::EXCL) => return Err(Errno::STALE),
             made => made?,
         };
@@ -128,16 +133,34 @@ impl View {
     pub(crate) fn publish(&self, file: Arc<VolumeFile>, opened: Opened) -> u64 {
         let number = self.new_handle();
         let Opened { backing, memory } = opened;
-        let handle = Arc::new(Handle { file, backing: backing.into(), memory });
+        let tracked = self.track(&file, &backing).filter(|_| memory.is_none());
+        let handle = Arc::new(Handle { file, backing: backing.into(), memory, tracked });
         let mut handles = self.handles.write().expect("no panic while holding the handles");
         handles.insert(number, handle);
         number
     }
 
-    /// The open file with this number.
+    /// Who remembers the changes of this file. Shared memory is not tracked: it is gone with those
+    /// who map it.
+    pub(super) fn tracker_of(&self, file: &VolumeFile) -> Option<&Arc<Tracker>> {
+        self.volume.tracker.as_ref().filter(|_| file.role() != FileRole::Shm)
+    }
+
+    fn track(&self, file: &VolumeFile, backing: &OwnedFd) -> Option<Tracked> {
+        let tracker = self.tracker_of(file)?;
+        let flags = rustix::fs::fcntl_getfl(backing).unwrap_or(OFlags::empty());
+        let at_once = flags.contains(OFlags::DSYNC);
+        Some(Tracked { tracker: Arc::clone(tracker), opened_at: tracker.cuts(), at_once })
+    }
+
+    /// The open file with this number. `EIO` if the power was cut since it was opened.
     pub(crate) fn handle(&self, number: u64) -> Result<Arc<Handle>> {
         let handles = self.handles.read().expect("no panic while holding the handles");
-        handles.get(&number).cloned().ok_or(Errno::BADF)
+        let handle = handles.get(&number).ok_or(Errno::BADF)?;
+        if let Some(tracked) = &handle.tracked {
+            tracked.refuse_lost()?;
+        }
+        Ok(Arc::clone(handle))
     }
 
     /// Whether a file is open in this view.
@@ -174,6 +197,20 @@ impl Handle {
     /// Writes at the offset, or at the end, wherever that is by now: as much as the backing file
     /// takes, at least one byte.
     pub(crate) fn write(&self, place: Place, short: Short, data: &[u8]) -> Result<usize> {
+        let Some(tracked) = &self.tracked else { return ended(self.put(place, data), short) };
+        let start = |size| if let Place::At(offset) = place { offset } else { size };
+        let touches = |size| (start(size), start(size) + data.len() as u64);
+        let written = tracked.change(self, touches, |size| {
+            let put = self.put(place, data);
+            let (file, offset) = (self.file.node, start(size));
+            let op = Op::Write { file, offset, data: data[..put.0].to_vec() };
+            (put, (put.0 > 0).then_some(op).into_iter().collect())
+        })?;
+        ended(written, short)
+    }
+
+    /// Writes; returns how much, and the error that ended it.
+    fn put(&self, place: Place, data: &[u8]) -> (usize, Option<Errno>) {
         let mut written = 0;
         while written < data.len() {
             let rest = &data[written..];
@@ -188,11 +225,10 @@ impl Handle {
                 Ok(0) => break,
                 Ok(count) => written += count,
                 Err(Errno::INTR) => {}
-                Err(_) if written > 0 && short == Short::Told => break,
-                Err(error) => return Err(error),
+                Err(error) => return (written, Some(error)),
             }
         }
-        Ok(written)
+        (written, None)
     }
 
     /// Makes the file durable, with its metadata or without.
@@ -200,7 +236,20 @@ impl Handle {
         if let Some(memory) = &self.memory {
             return memory.sync();
         }
-        if data_only { rustix::fs::fdatasync(self) } else { rustix::fs::fsync(self) }
+        let until = self.tracked.as_ref().map(|tracked| tracked.tracker.now());
+        if data_only { rustix::fs::fdatasync(self) } else { rustix::fs::fsync(self) }?;
+        if let (Some(tracked), Some(until)) = (&self.tracked, until) {
+            tracked.tracker.synced(self.file.node, until);
+        }
+        Ok(())
+    }
+
+    /// Sets the size.
+    pub(crate) fn resize(&self, to: u64) -> Result<()> {
+        match &self.tracked {
+            None => rustix::fs::ftruncate(self, to),
+            Some(tracked) => resize(&tracked.tracker, &self.file, self, Some(tracked), to),
+        }
     }
 
     /// `fallocate(2)`. Like a write, it drops setuid bits unless the caller may keep them.
@@ -212,7 +261,34 @@ impl Handle {
         length: u64,
     ) -> Result<()> {
         let mode = FallocateFlags::from_bits(mode.cast_unsigned()).ok_or(Errno::OPNOTSUPP)?;
-        act_as(caller, || rustix::fs::fallocate(self, mode, offset, length))
+        let allocate = || act_as(caller, || rustix::fs::fallocate(self, mode, offset, length));
+        let Some(tracked) = &self.tracked else { return allocate() };
+        let zeros = FallocateFlags::PUNCH_HOLE | FallocateFlags::ZERO_RANGE;
+        let unknown = mode - zeros - FallocateFlags::KEEP_SIZE - FallocateFlags::UNSHARE_RANGE;
+        if !unknown.is_empty() {
+            return Err(UNTRACKABLE);
+        }
+        let end = offset + length;
+        let zeroed = |size| if mode.intersects(zeros) { (offset, end.min(size)) } else { (0, 0) };
+        tracked.change(self, zeroed, |size| {
+            let (start, stop) = zeroed(size);
+            if stop.saturating_sub(start) > TRACKED_ZEROS {
+                return (Err(UNTRACKABLE), Vec::new());
+            }
+            if let Err(error) = allocate() {
+                return (Err(error), Vec::new());
+            }
+            let file = self.file.node;
+            let mut ops = Vec::new();
+            if start < stop {
+                let data = vec![0; usize::try_from(stop - start).unwrap_or(usize::MAX)];
+                ops.push(Op::Write { file, offset: start, data });
+            }
+            if !mode.contains(FallocateFlags::KEEP_SIZE) && end > size {
+                ops.push(Op::Resize { file, from: size, to: end });
+            }
+            (Ok(()), ops)
+        })?
     }
 
     /// `lseek(2)` for holes and data; the kernel keeps the position itself.
@@ -235,11 +311,77 @@ impl Handle {
         to: u64,
         length: u64,
     ) -> Result<usize> {
-        let (mut from, mut to) = (from, to);
-        let length = usize::try_from(length).unwrap_or(usize::MAX);
-        act_as(caller, || {
-            rustix::fs::copy_file_range(self, Some(&mut from), other, Some(&mut to), length)
-        })
+        let copy = |length| {
+            let (mut from, mut to) = (from, to);
+            let length = usize::try_from(length).unwrap_or(usize::MAX);
+            act_as(caller, || {
+                rustix::fs::copy_file_range(self, Some(&mut from), other, Some(&mut to), length)
+            })
+        };
+        let Some(tracked) = &other.tracked else { return copy(length) };
+        // What was copied is read back, and a copy may be of any length: the caller asks again.
+        let length = length.min(TRACKED_COPY);
+        tracked.change(
+            other,
+            |_| (to, to + length),
+            |_| {
+                let copied = copy(length).and_then(|count| {
+                    let mut data = vec![0; count];
+                    other.backing.read_exact_at(&mut data, to).map_err(|error| errno(&error))?;
+                    Ok(data)
+                });
+                match copied {
+                    Ok(data) if data.is_empty() => (Ok(0), Vec::new()),
+                    Ok(data) => {
+                        let count = data.len();
+                        (Ok(count), vec![Op::Write { file: other.file.node, offset: to, data }])
+                    }
+                    Err(error) => (Err(error), Vec::new()),
+                }
+            },
+        )?
+    }
+}
+
+/// The most that one call copies into a tracked file, in bytes.
+const TRACKED_COPY: u64 = 1 << 20;
+/// The most that one call fills with zeros in a tracked file, in bytes.
+const TRACKED_ZEROS: u64 = 64 << 20;
+
+impl Tracked {
+    fn change<T>(
+        &self,
+        handle: &Handle,
+        touches: impl FnOnce(u64) -> (u64, u64),
+        act: impl FnOnce(u64) -> (T, Vec<Op>),
+    ) -> Result<T> {
+        self.tracker.change(&handle.file, handle.as_fd(), Some(self), touches, act)
+    }
+}
+
+/// Sets the size of a tracked file.
+pub(super) fn resize(
+    tracker: &Tracker,
+    file: &Arc<VolumeFile>,
+    content: impl AsFd,
+    tracked: Option<&Tracked>,
+    to: u64,
+) -> Result<()> {
+    let content = content.as_fd();
+    let touches = |size: u64| (to, size.max(to));
+    tracker.change(file, content, tracked, touches, |size| {
+        let done = rustix::fs::ftruncate(content, to);
+        let changed = done.is_ok() && to != size;
+        let op = Op::Resize { file: file.node, from: size, to };
+        (done, changed.then_some(op).into_iter().collect())
+    })?
+}
+
+/// What a writer is told.
+fn ended((written, error): (usize, Option<Errno>), short: Short) -> Result<usize> {
+    match error {
+        Some(error) if written == 0 || short == Short::IsAnError => Err(error),
+        _ => Ok(written),
     }
 }
 

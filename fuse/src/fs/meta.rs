@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Stat, StatVfs, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
+use super::files::resize;
 use super::{Handle, NodeId, Result, View, VolumeFile};
 use crate::caller::{Caller, act_as, act_in_groups};
 
@@ -81,7 +82,10 @@ impl View {
             // As the caller, so that the kernel drops setuid bits where it would.
             act_as(caller, || {
                 if let Some(handle) = handle {
-                    rustix::fs::ftruncate(handle, size)
+                    handle.resize(size)
+                } else if let Some(tracker) = self.tracker_of(&file) {
+                    let opened = self.volume.reopen(&file, OFlags::RDWR | OFlags::NONBLOCK)?;
+                    resize(tracker, &file, &opened, None, size)
                 } else {
                     let opened = self.volume.reopen(&file, OFlags::WRONLY | OFlags::NONBLOCK)?;
                     rustix::fs::ftruncate(opened, size)

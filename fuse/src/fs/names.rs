@@ -12,7 +12,7 @@ use crate::caller::{Caller, act_as, act_in_groups};
 impl View {
     /// The inode with this name in a directory.
     pub(crate) fn lookup(&self, parent: NodeId, name: &OsStr) -> Result<Found> {
-        self.find(&*self.node(parent)?, name)
+        self.find(&self.node(parent)?, name)
     }
 
     /// Where a symbolic link points.
@@ -35,7 +35,7 @@ impl View {
         let kind = FileType::from_raw_mode(mode.asked);
         let mode = self.mode_below(&parent, mode);
         let make = || rustix::fs::mknodat(&*parent, name, kind, mode, device);
-        make_as(caller, mode, make)?;
+        self.volume.naming(&[(&parent, name)], || make_as(caller, mode, make))?;
         self.find(&parent, name)
     }
 
@@ -50,7 +50,8 @@ impl View {
         refuse_special_names(name)?;
         let parent = self.node(parent)?;
         let mode = self.mode_below(&parent, mode);
-        act_as(caller, || rustix::fs::mkdirat(&*parent, name, mode))?;
+        let make = || act_as(caller, || rustix::fs::mkdirat(&*parent, name, mode));
+        self.volume.naming(&[(&parent, name)], make)?;
         self.find(&parent, name)
     }
 
@@ -64,7 +65,8 @@ impl View {
     ) -> Result<Found> {
         refuse_special_names(name)?;
         let parent = self.node(parent)?;
-        act_as(caller, || rustix::fs::symlinkat(target, &*parent, name))?;
+        let make = || act_as(caller, || rustix::fs::symlinkat(target, &*parent, name));
+        self.volume.naming(&[(&parent, name)], make)?;
         self.find(&parent, name)
     }
 
@@ -76,20 +78,25 @@ impl View {
         // Linking by descriptor needs a capability that a user's daemon lacks; the magic path
         // does not.
         let path = file.magic_path();
-        rustix::fs::linkat(CWD, path, &*parent, name, AtFlags::SYMLINK_FOLLOW)?;
+        let link = || rustix::fs::linkat(CWD, path, &*parent, name, AtFlags::SYMLINK_FOLLOW);
+        self.volume.naming(&[(&parent, name)], link)?;
         self.find(&parent, name)
     }
 
     /// Removes a name that is no directory.
     pub(crate) fn unlink(&self, parent: NodeId, name: &OsStr) -> Result<()> {
         refuse_special_names(name)?;
-        rustix::fs::unlinkat(&*self.node(parent)?, name, AtFlags::empty())
+        let parent = self.node(parent)?;
+        let remove = || rustix::fs::unlinkat(&*parent, name, AtFlags::empty());
+        self.volume.naming(&[(&parent, name)], remove)
     }
 
     /// Removes an empty directory.
     pub(crate) fn rmdir(&self, parent: NodeId, name: &OsStr) -> Result<()> {
         refuse_special_names(name)?;
-        rustix::fs::unlinkat(&*self.node(parent)?, name, AtFlags::REMOVEDIR)
+        let parent = self.node(parent)?;
+        let remove = || rustix::fs::unlinkat(&*parent, name, AtFlags::REMOVEDIR);
+        self.volume.naming(&[(&parent, name)], remove)
     }
 
     /// Renames; `flags` as for `renameat2(2)`.
@@ -103,7 +110,8 @@ impl View {
         refuse_special_names(to.1)?;
         let flags = RenameFlags::from_bits(flags).ok_or(Errno::INVAL)?;
         let (old, new) = (self.node(from.0)?, self.node(to.0)?);
-        rustix::fs::renameat_with(&*old, from.1, &*new, to.1, flags)
+        let rename = || rustix::fs::renameat_with(&*old, from.1, &*new, to.1, flags);
+        self.volume.naming(&[(&old, from.1), (&new, to.1)], rename)
     }
 }
 

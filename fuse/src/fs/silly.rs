@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use rustix::fs::AtFlags;
 
-use super::{NodeId, Result, View, VolumeFile, refuse_special_names};
+use super::{NodeId, Result, View, Volume, VolumeFile, refuse_special_names};
 
 /// The names that are to be removed when their files are closed.
 #[derive(Debug, Default)]
@@ -19,8 +19,9 @@ struct Silly {
 }
 
 impl Silly {
-    fn remove(&self) {
-        if let Err(error) = rustix::fs::unlinkat(&*self.parent, &self.name, AtFlags::empty()) {
+    fn remove(&self, volume: &Volume) {
+        let remove = || rustix::fs::unlinkat(&*self.parent, &self.name, AtFlags::empty());
+        if let Err(error) = volume.naming(&[(&self.parent, &self.name)], remove) {
             tracing::debug!(name = ?self.name, %error, "a renamed file was gone already");
         }
     }
@@ -36,7 +37,9 @@ impl View {
     /// Removes all files that were renamed: the view ends, and nobody else will.
     pub(crate) fn remove_renamed(&self) {
         let renamed = std::mem::take(&mut *self.silly.names());
-        renamed.values().for_each(Silly::remove);
+        for silly in renamed.values() {
+            silly.remove(&self.volume);
+        }
     }
 
     /// Removes a name; a file that is open in this view is renamed instead.
@@ -50,7 +53,9 @@ impl View {
             return self.unlink(parent, name);
         }
         let silly = OsString::from(format!(".walbanger-unlinked-{node}"));
-        rustix::fs::renameat(&*parent_file, name, &*parent_file, &silly)?;
+        let touched = [(&parent_file, name), (&parent_file, silly.as_os_str())];
+        let rename = || rustix::fs::renameat(&*parent_file, name, &*parent_file, &silly);
+        self.volume.naming(&touched, rename)?;
         self.silly.names().insert(node, Silly { parent: parent_file, name: silly });
         Ok(())
     }
@@ -62,7 +67,7 @@ impl View {
             && !self.is_open(node)
             && let Some(silly) = names.remove(&node)
         {
-            silly.remove();
+            silly.remove(&self.volume);
         }
     }
 }

@@ -13,6 +13,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::{NodeId, ROOT, Result};
+use crate::durable::{Durability, Touched, Tracker};
 use crate::locks::FileLocks;
 use crate::sqlite::FileRole;
 
@@ -32,6 +33,8 @@ pub(crate) struct Volume {
     next_foreign: AtomicU64,
     held: Arc<AtomicUsize>,
     many: OnceLock<Many>,
+    /// What is not durable, if that is to be known.
+    pub tracker: Option<Arc<Tracker>>,
 }
 
 /// How many files are many, and whom to tell.
@@ -86,7 +89,7 @@ impl AsFd for VolumeFile {
 
 impl Volume {
     /// Opens the directory.
-    pub(crate) fn open(path: &Path) -> Result<Self> {
+    pub(crate) fn open(path: &Path, durability: Durability) -> Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let descriptor = rustix::fs::open(path, flags, Mode::empty())?;
         let stat = rustix::fs::statat(&descriptor, "", AtFlags::EMPTY_PATH)?;
@@ -103,6 +106,7 @@ impl Volume {
             next_foreign: AtomicU64::new(FIRST_FOREIGN),
             held,
             many: OnceLock::new(),
+            tracker: (durability == Durability::Tracked).then(|| Arc::new(Tracker::new())),
         })
     }
 
@@ -120,7 +124,7 @@ impl Volume {
 
     /// The file with this device and inode: the one that is known, or a new one that takes the
     /// descriptor. While a descriptor is held, the inode's number cannot be given to another.
-    pub(super) fn file(&self, descriptor: OwnedFd, stat: &Stat, name: &OsStr) -> Arc<VolumeFile> {
+    pub(crate) fn file(&self, descriptor: OwnedFd, stat: &Stat, name: &OsStr) -> Arc<VolumeFile> {
         let key = (stat.st_dev, stat.st_ino);
         let mut files = self.files.lock().expect("no panic while holding the files");
         if let Some(file) = files.known.get(&key).and_then(Weak::upgrade) {
@@ -149,6 +153,18 @@ impl Volume {
             let _ = many.tell.try_send(());
         }
         file
+    }
+
+    /// Changes names, and remembers that if names are at stake.
+    pub(super) fn naming<T>(
+        &self,
+        touched: &[Touched<'_>],
+        act: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        match &self.tracker {
+            None => act(),
+            Some(tracker) => tracker.naming(self, touched, act),
+        }
     }
 
     /// Has somebody told, again and again, while this many files or more are held.

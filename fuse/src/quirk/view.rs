@@ -68,6 +68,12 @@ impl Quirks {
         }
     }
 
+    /// The view forgets all that it believes.
+    pub(crate) fn forget(&self) {
+        self.pages.drop_all();
+        self.attributes().clear();
+    }
+
     /// The attributes that the view believes.
     fn believe(&self, file: &VolumeFile, stat: &mut Stat) {
         let Some(((lifetime, _), _)) = self.on(file.role()).attr_cache else { return };

@@ -170,6 +170,8 @@ fn lock_faults_need_forwarded_locks() {
         data: walbanger_fuse::DataChoice::Best,
         threads: 1,
         keep_names: Duration::ZERO,
+        durability: walbanger_fuse::Durability::Untracked,
+        record: None,
     })
     .unwrap_err();
     assert!(matches!(&refused, MountError::Plan(PlanError::LocksAreLocal(_))), "{refused}");

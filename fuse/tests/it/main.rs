@@ -11,6 +11,7 @@ mod locks;
 mod model;
 mod names;
 mod others;
+mod power;
 mod quirks;
 mod rig;
 mod same;

@@ -229,6 +229,8 @@ fn kept_names_cost_no_calls_and_are_for_a_single_view() {
         data: DataChoice::Best,
         threads: 1,
         keep_names: keep,
+        durability: walbanger_fuse::Durability::Untracked,
+        record: None,
     };
     assert!(matches!(mount(&options), Err(MountError::NamesOfMany)));
 }

@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use walbanger_fuse::{
-    DataChoice, LockMode, MountOptions, Mounted, Plan, Report, Rule, mount, require_fuse,
+    CrashReport, Cut, DataChoice, Durability, LockMode, MountOptions, Mounted, Plan, Report, Rule,
+    mount, require_fuse,
 };
 
 /// Longer than anything here takes, however loaded the machine is.
@@ -65,6 +66,8 @@ pub(crate) fn rig(count: usize, change: impl FnOnce(&mut MountOptions)) -> Optio
         data: DataChoice::Best,
         threads: 1,
         keep_names: Duration::ZERO,
+        durability: Durability::Untracked,
+        record: None,
     };
     change(&mut options);
     let mounted = Some(mount(&options).unwrap_or_else(|error| panic!("{error}")));
@@ -88,6 +91,10 @@ impl Rig {
     /// Lets other users get to the view through its parent.
     pub(crate) fn let_others_in(&self) {
         std::fs::set_permissions(self.dir(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    pub(crate) fn crash(&self, cut: &Cut) -> CrashReport {
+        self.mounted.as_ref().unwrap().crash(cut).unwrap_or_else(|error| panic!("{error}"))
     }
 
     pub(crate) fn report(&self) -> Report {

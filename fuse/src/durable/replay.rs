@@ -1,0 +1,119 @@
+//! Builds the states of a volume again from a recording, with every file whole in memory.
+
+use std::collections::BTreeMap;
+
+use super::{Cut, FileId, Lie, Name, Op, What, survivors};
+
+/// A volume at one moment of its recording: what is durable, and what is at stake.
+#[derive(Debug, Clone, Default)]
+pub struct Replay {
+    files: BTreeMap<FileId, Vec<u8>>,
+    names: BTreeMap<Name, FileId>,
+    changes: BTreeMap<u64, Op>,
+    next: u64,
+    lies: Vec<(FileId, u64, Lie)>,
+}
+
+/// The files of a volume by name, each with its content.
+pub type Image = BTreeMap<Name, Vec<u8>>;
+
+impl Replay {
+    /// Goes on by one event.
+    pub fn event(&mut self, what: What) {
+        match what {
+            What::File(file, content) => {
+                self.files.insert(file, content);
+            }
+            What::More(file, part) => self.files.entry(file).or_default().extend(part),
+            What::Entry(name, file) => {
+                for op in self.changes.values_mut() {
+                    if let Op::Names(names) = op {
+                        names.retain(|(changed, _)| *changed != name);
+                    }
+                }
+                self.changes.retain(|_, op| !matches!(op, Op::Names(names) if names.is_empty()));
+                point(&mut self.names, name, file);
+            }
+            What::Changed(op) => {
+                self.changes.insert(self.next, op);
+                self.next += 1;
+            }
+            What::Synced(file, until) => self.durable(file, until, |op| op.file() == Some(file)),
+            What::SyncedNames(dir, until) => self.durable(
+                dir,
+                until,
+                |op| matches!(op, Op::Names(names) if names.iter().any(|((of, _), _)| *of == dir)),
+            ),
+            What::Lied(id, lie) => self.lies.push((id, self.next, lie)),
+            What::Settled => {
+                for (_, op) in std::mem::take(&mut self.changes) {
+                    apply(&mut self.files, &mut self.names, &op);
+                }
+                self.lies.clear();
+            }
+            What::Cut => {}
+        }
+    }
+
+    fn durable(&mut self, id: FileId, until: u64, covered: impl Fn(&Op) -> bool) {
+        let later = self.changes.split_off(&until);
+        for (number, op) in std::mem::replace(&mut self.changes, later) {
+            if covered(&op) {
+                apply(&mut self.files, &mut self.names, &op);
+            } else {
+                self.changes.insert(number, op);
+            }
+        }
+        self.lies.retain(|(of, before, _)| *of != id || *before > until);
+    }
+
+    /// The changes that are not durable, with their numbers, in their order.
+    pub fn at_stake(&self) -> impl Iterator<Item = (u64, &Op)> {
+        self.changes.iter().map(|(number, op)| (*number, op))
+    }
+
+    /// Fsyncs that were answered, not done, and not made good since: each with the file or
+    /// directory, and the number of the first change that it did not speak of.
+    #[must_use]
+    pub fn lies(&self) -> &[(FileId, u64, Lie)] {
+        &self.lies
+    }
+
+    /// The volume after these changes were done to what is durable.
+    #[must_use]
+    pub fn image(&self, ops: &[Op]) -> Image {
+        let (mut files, mut names) = (self.files.clone(), self.names.clone());
+        for op in ops {
+            apply(&mut files, &mut names, op);
+        }
+        let content =
+            |(name, file): (Name, FileId)| (name, files.get(&file).cloned().unwrap_or_default());
+        names.into_iter().map(content).collect()
+    }
+
+    /// The volume after a power cut now.
+    #[must_use]
+    pub fn cut(&self, cut: &Cut) -> Image {
+        self.image(&survivors(self.at_stake(), cut).ops)
+    }
+}
+
+fn apply(files: &mut BTreeMap<FileId, Vec<u8>>, names: &mut BTreeMap<Name, FileId>, op: &Op) {
+    match op {
+        Op::Write { file, .. } | Op::Resize { file, .. } => {
+            op.apply(files.entry(*file).or_default());
+        }
+        Op::Names(changed) => {
+            for (name, file) in changed {
+                point(names, name.clone(), *file);
+            }
+        }
+    }
+}
+
+fn point(names: &mut BTreeMap<Name, FileId>, name: Name, file: Option<FileId>) {
+    match file {
+        Some(file) => names.insert(name, file),
+        None => names.remove(&name),
+    };
+}
