@@ -110,9 +110,8 @@ fn salt_words(salts: [u32; 2]) -> String {
 /// The checksum that a WAL and its index have over whole pairs of words.
 fn checksum(mut sums: [u32; 2], bytes: &[u8], word: fn([u8; 4]) -> u32) -> [u32; 2] {
     for pair in bytes.as_chunks::<8>().0 {
-        let [a, b, c, d, e, f, g, h] = *pair;
-        sums[0] = sums[0].wrapping_add(word([a, b, c, d])).wrapping_add(sums[1]);
-        sums[1] = sums[1].wrapping_add(word([e, f, g, h])).wrapping_add(sums[0]);
+        sums[0] = sums[0].wrapping_add(word(four(pair, 0))).wrapping_add(sums[1]);
+        sums[1] = sums[1].wrapping_add(word(four(pair, 4))).wrapping_add(sums[0]);
     }
     sums
 }

@@ -19,6 +19,7 @@ use super::shared::{Counters, Shared};
 use super::watch::{self, Progress, Pulse};
 use super::worker::{Habit, Worker};
 use crate::document::Head;
+use crate::forensics::Witness;
 use crate::history::{Header, Rotation, SCHEMA, Totals, Writer};
 use crate::ids::WorkerNumber;
 use crate::merge::{Merger, Scope};
@@ -129,6 +130,9 @@ pub fn run(mut settings: Settings, session: &Session) -> Result<Report, BangErro
     let (stop, left) = join(&shared, workers, stop);
     // It only sleeps and looks: it ends within a tick.
     let _ = watch.join();
+    if let Some(witness) = &shared.witness {
+        witness.finish();
+    }
     Ok(sum_up(&shared, header, stop, left))
 }
 
@@ -158,6 +162,10 @@ fn share(
         Output::Text => Hearer::Stdout(session.detail),
         Output::Document | Output::Events => Hearer::Nobody,
     };
+    let witness = session
+        .history
+        .as_ref()
+        .map(|directory| Witness::new(directory.join(format!("forensics-{}", settings.replica))));
     let mut merger = Merger::new(Scope::Workers);
     let own = merger.replica(settings.replica.clone(), 0);
     let habits = (0..settings.workers).map(|number| habit(&settings, number));
@@ -172,6 +180,7 @@ fn share(
         counters: Counters::default(),
         complaints: Complaints::new(hearer),
         history,
+        witness,
         rendezvous: Rendezvous::new(meeting),
         pulses: (0..settings.workers).map(|_| Pulse::default()).collect(),
         owners: Mutex::new((merger, own)),

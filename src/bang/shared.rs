@@ -15,6 +15,7 @@ use super::settings::{Existing, Settings};
 use super::watch::Pulse;
 use crate::codes;
 use crate::evidence::{Evidence, Kind};
+use crate::forensics::Witness;
 use crate::history::{Commit, Totals, Writer};
 use crate::ids::{Transaction, Version, WorkerNumber};
 use crate::merge::{Merger, ReplicaIndex};
@@ -55,6 +56,8 @@ pub(super) struct Shared {
     pub complaints: Complaints,
     /// The history, if one is kept.
     pub history: Option<Writer>,
+    /// Who keeps the files at the first evidence, if there is a place for them.
+    pub witness: Option<Witness>,
     /// Where all workers meet with their connections closed.
     pub rendezvous: Rendezvous,
     /// For each worker, since when it has been in a call.
@@ -128,6 +131,9 @@ impl Shared {
         if sees_data && self.may_be_replaced() && self.identity.is_replaced_at(&self.settings.path)
         {
             return self.end(Stop::Replaced);
+        }
+        if let Some(witness) = &self.witness {
+            witness.called(&self.settings.path);
         }
         let told = self.complaints.take(evidence, self.history.as_ref());
         if let Err(reason) = told {

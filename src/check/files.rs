@@ -6,6 +6,7 @@ use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 use super::CheckError;
+use crate::forensics;
 use crate::history::{Event, Header, HistoryError, Reader};
 
 /// Bytes that are read at once.
@@ -53,12 +54,10 @@ fn files_of(directory: &Path) -> Result<Option<Files>, CheckError> {
         return Ok(None);
     }
     let absolute = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
-    let database = directory.join(DATABASE);
-    Ok(Some(Files {
-        name: name(&absolute),
-        histories: in_order(parts)?,
-        database: database.is_file().then_some(database),
-    }))
+    // As the replicas left it, if that was kept; the judge changes what it looks at.
+    let kept = [directory.join(forensics::DIRECTORY), directory.to_owned()];
+    let database = kept.iter().map(|place| place.join(DATABASE)).find(|path| path.is_file());
+    Ok(Some(Files { name: name(&absolute), histories: in_order(parts)?, database }))
 }
 
 fn entries(directory: &Path) -> Result<Vec<PathBuf>, CheckError> {

@@ -40,15 +40,7 @@ pub(super) fn execute(args: &CheckArgs) -> anyhow::Result<Exit> {
         Ok(checked) => checked,
         Err(error) => {
             program::complain(&error.to_string());
-            return Ok(match error {
-                CheckError::Judge(_) => Exit::Internal,
-                CheckError::Copy { .. } => Exit::Unable,
-                CheckError::NoHistory(_)
-                | CheckError::History(_)
-                | CheckError::Foreign(_)
-                | CheckError::Many(_)
-                | CheckError::Read { .. } => Exit::Usage,
-            });
+            return Ok(exit_of(&error));
         }
     };
     if args.json {
@@ -57,4 +49,17 @@ pub(super) fn execute(args: &CheckArgs) -> anyhow::Result<Exit> {
         output::line(&checked.text())?;
     }
     Ok(checked.exit())
+}
+
+/// How the program ends where nothing could be said.
+pub(super) fn exit_of(error: &CheckError) -> Exit {
+    match error {
+        CheckError::Judge(_) => Exit::Internal,
+        CheckError::Copy { .. } => Exit::Unable,
+        CheckError::NoHistory(_)
+        | CheckError::History(_)
+        | CheckError::Foreign(_)
+        | CheckError::Many(_)
+        | CheckError::Read { .. } => Exit::Usage,
+    }
 }

@@ -18,6 +18,7 @@ use super::launcher::DATABASE;
 use super::{ArmName, CompareError, Config};
 use crate::bang::{self, Settings};
 use crate::evidence::{Evidence, Kind};
+use crate::forensics;
 use crate::ids::{ReplicaName, Seed};
 use crate::judge::by_child;
 use crate::rng::mix;
@@ -128,10 +129,25 @@ pub(super) fn run(place: &Place<'_>, stop: &Receiver<Stop>) -> Result<Trial, Com
     };
     let mut crew = Crew::new(place, &settings, daemon);
     crew.run(stop)?;
+    let kept = place.results.join(forensics::DIRECTORY);
+    if place.config.out.is_some() {
+        // While the views are there.
+        let views = place.views.iter().map(PathBuf::as_path);
+        let paths: Vec<_> = [place.volume.as_path()].into_iter().chain(views).collect();
+        forensics::moment(&kept, &paths, &[]).map_err(CompareError::io(&kept))?;
+    }
     let mount = crew.daemon.take().map(Daemon::finish).transpose()?;
+    if place.config.out.is_some() {
+        // Before the judge: it makes a new index, and may roll a journal back.
+        forensics::keep_database(&kept, &settings.path).map_err(CompareError::io(&kept))?;
+    }
     let verdict = by_child(&settings.path, &crew.request())
         .map_err(|error| CompareError::Judge(error.to_string()))?;
-    Ok(crew.result(&verdict, mount))
+    let trial = crew.result(&verdict, mount);
+    if place.config.out.is_some() && !trial.has_evidence() {
+        std::fs::remove_dir_all(&kept).map_err(CompareError::io(&kept))?;
+    }
+    Ok(trial)
 }
 
 fn crash(replica: ReplicaName, signal: &str, at: f64) -> Evidence {

@@ -1,6 +1,7 @@
 //! The `-wal` file: its header, and the frames that count.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::io::{self, Read};
 
 use serde::Serialize;
@@ -208,15 +209,15 @@ impl Frames {
             line += "; the header's checksum is wrong, so none counts";
         }
         if *uncommitted > 0 {
-            line += &format!("; {uncommitted} frames after them have no commit");
+            let _ = write!(line, "; {uncommitted} frames after them have no commit");
         }
         let older = self.generations.iter().filter(|one| one.salts != header.salts);
         for one in older {
             let (salts, last) = (salt_words(one.salts), one.first + one.frames - 1);
-            line += &format!("; frames {} to {last} are of salts {salts}", one.first);
+            let _ = write!(line, "; frames {} to {last} are of salts {salts}", one.first);
         }
         if self.rest > 0 {
-            line += &format!("; {} bytes of a frame are left at the end", self.rest);
+            let _ = write!(line, "; {} bytes of a frame are left at the end", self.rest);
         }
         line
     }

@@ -49,7 +49,9 @@ impl Written {
             .unwrap();
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).unwrap();
         let written = Self { directory, connection };
-        steps.iter().for_each(|step| written.step(*step));
+        for step in steps {
+            written.step(*step);
+        }
         written
     }
 

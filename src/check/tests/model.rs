@@ -71,7 +71,7 @@ impl Results {
         for number in 0..2 + rng.below(3) {
             let start_us = 1_000_000 + rng.below(50);
             let id = |rng: &mut Stream| WorkerId(1 + i64::try_from(rng.bits() >> 12).unwrap());
-            let ids: Vec<_> = (0..1 + rng.below(3)).map(|_| id(rng)).collect();
+            let ids: Vec<_> = (0..=rng.below(3)).map(|_| id(rng)).collect();
             let mut replica = Replica::idle(&format!("r{number}"), start_us, &ids);
             if rng.one_in(3) {
                 replica.end = End::Killed(pick(rng, 60));

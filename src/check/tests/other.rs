@@ -114,7 +114,7 @@ fn theirs(all: &[Transaction]) -> String {
     }
     // At one moment all begin before any ends: that accuses nobody.
     lines.sort_by_key(|(time, end, number, _)| (*time, *end, *number));
-    lines.iter().map(|(.., line)| format!("{line}\n")).collect()
+    lines.iter().map(|(.., line)| line.to_string()).collect::<Vec<_>>().join("\n")
 }
 
 #[test]
