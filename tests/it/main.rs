@@ -8,6 +8,7 @@ mod docker;
 mod doctor;
 mod history;
 mod likeness;
+mod mix;
 mod mount;
 mod output;
 mod places;
