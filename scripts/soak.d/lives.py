@@ -21,28 +21,29 @@ def check(place, args):
         # WAL has the most to get wrong, and every second turn.
         turn = trials // 2
         journal, synchronous = modes[turn // 2 % 3] if turn % 2 == 0 else modes[3 + turn // 2 % 9]
-        document, memory = compare(place, args.seed + trials, journal, synchronous, 3 + turn % 3)
+        mix = ("everything", "default")[turn % 3 == 2]
+        document, memory = compare(place, args.seed + trials, journal, synchronous, 3 + turn % 3, mix)
         most = max(most, memory)
         for arm in document["arms"]:
             for trial in arm["trial"]:
                 trials += 1
                 deaths += trial["chaos"]["kills"]
                 commits += trial["commits"]
-                what = f"{journal}, synchronous={synchronous}, --seed={document['seed']}, {arm['name']}"
+                what = f"{mix}, {journal}, synchronous={synchronous}, --seed={document['seed']}, {arm['name']}"
                 if trial["evidence"] or trial["lost"] or trial["void"]:
                     raise Wrong(f"{what}: {trial['kinds']} {trial['codes']} {trial['notes']} {trial['evidence'][:3]}")
-        place.say(f"{deaths} deaths, {commits} commits so far ({journal}, {synchronous})")
+        place.say(f"{deaths} deaths, {commits} commits so far ({mix}, {journal}, {synchronous})")
     return (f"{deaths} deaths in {trials} trials: {commits} acknowledged commits, all there; no evidence; "
             f"the comparison took at most {most >> 20} MiB")
 
 
-def compare(place, seed, journal, synchronous, replicas):
+def compare(place, seed, journal, synchronous, replicas, mix):
     """The document of one comparison of nothing with nothing, and the most memory that it took."""
     volume = place.base / "volume"
     volume.mkdir(exist_ok=True)
     argv = [place.binary, "compare", "--json", "--trials=1", f"--duration={TRIAL}s", f"--volume={volume}",
             f"--seed={seed}", f"--journal-mode={journal}", f"--synchronous={synchronous}",
-            f"--replicas={replicas}", "--workers=2", f"--kill-every={EVERY_MS}ms", "--restart-every=1s",
+            f"--replicas={replicas}", f"--mix={mix}", "--workers=2", f"--kill-every={EVERY_MS}ms", "--restart-every=1s",
             "--stop-every=1s,for=100ms"]
     with open(place.base / "messages", "w") as messages:
         process = place.start(argv, stderr=messages)

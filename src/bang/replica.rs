@@ -14,7 +14,7 @@ use super::complaints::{Complaints, Detail, Hearer, say};
 use super::guard::{self, Refusal};
 use super::rendezvous::Rendezvous;
 use super::report::Report;
-use super::settings::{BadSettings, Existing, Settings};
+use super::settings::{BadSettings, Existing, LockingMode, Settings};
 use super::shared::{Counters, Shared};
 use super::watch::{self, Progress, Pulse};
 use super::worker::{Habit, Worker};
@@ -175,6 +175,7 @@ fn share(
         start_us,
         stop: Arc::new(AtomicBool::new(false)),
         established: AtomicBool::new(settings.existing == Existing::Trust),
+        second: AtomicBool::new(false),
         identity: Identity::default(),
         floor: AtomicU64::new(0),
         counters: Counters::default(),
@@ -191,6 +192,10 @@ fn share(
 
 /// In one of two replicas every other worker keeps its connection for the whole run.
 fn habit(settings: &Settings, number: u32) -> Habit {
+    if settings.locking_mode == LockingMode::Exclusive {
+        // Whoever kept it would keep everybody else out.
+        return Habit::Reopens;
+    }
     let keeps = Stream::replica(settings.seed, &settings.replica).one_in(2);
     if keeps && number.is_multiple_of(2) { Habit::Keeps } else { Habit::Reopens }
 }

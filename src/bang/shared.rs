@@ -46,6 +46,8 @@ pub(super) struct Shared {
     pub stop: Arc<AtomicBool>,
     /// Set once a worker has seen our tables: from then on the database must be there.
     pub established: AtomicBool,
+    /// Set once the database to attach is known to be there.
+    pub second: AtomicBool,
     /// Which database it is.
     pub identity: Identity,
     /// The newest version acknowledged to any worker: no later snapshot may be older.

@@ -25,7 +25,7 @@ pub(super) struct Snapshot {
 
 /// How a writing transaction is to end.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Ending {
+pub(super) enum Ending {
     Commit,
     Rollback,
 }
@@ -39,13 +39,18 @@ impl Worker {
     ) -> Result<(), Fault> {
         match operation {
             Operation::Read => self.read(connection, Self::read_some),
+            Operation::LongRead => self.read(connection, Self::read_long),
             Operation::Audit => self.read(connection, Self::read_all),
+            Operation::Write(Change::Attach) => self.across(connection),
             Operation::Write(change) => self.write(connection, change, Ending::Commit),
             Operation::Rollback => {
                 let change = if self.rng.one_in(8) { Change::Batch } else { Change::Insert };
                 self.write(connection, change, Ending::Rollback)
             }
             Operation::Checkpoint(checkpoint) => self.checkpoint(connection, checkpoint),
+            Operation::Vacuum => run(connection, "VACUUM", ()).at("VACUUM"),
+            Operation::Backup => self.backup(connection),
+            Operation::Serialize => self.serialize(),
             Operation::Reopen => Ok(()),
             Operation::CloseAll => {
                 self.shared.rendezvous.call();
@@ -86,7 +91,7 @@ impl Worker {
         run(connection, "COMMIT", ()).at("COMMIT of a read transaction")
     }
 
-    fn write(
+    pub(super) fn write(
         &mut self,
         connection: &Connection,
         change: Change,

@@ -10,6 +10,7 @@ use rusqlite::Connection;
 use super::connection::{self, May, OpenError};
 use super::failure::{self, Failure, Finding};
 use super::mix::Operation;
+use super::second::Second;
 use super::shared::Shared;
 use super::tally::Tally;
 use crate::history::{Sight, State, WorkerMark};
@@ -38,6 +39,8 @@ pub(super) struct Worker {
     pub(super) id: WorkerId,
     pub(super) rng: Stream,
     pub(super) tally: Tally,
+    /// The same of the second database.
+    pub(super) second: Second,
     /// The newest version it has seen.
     pub(super) seen: Version,
     /// By how much the tallies and the version differ since a torn snapshot that was told.
@@ -102,6 +105,7 @@ impl Worker {
             id,
             rng,
             tally: Tally::new(id),
+            second: Second::default(),
             seen: Version(0),
             drift: 0,
             rows: 0,
@@ -165,7 +169,7 @@ impl Worker {
 
     fn next_operation(&mut self) -> Operation {
         let settings = &self.shared.settings;
-        let operation = settings.mix.choose(&mut self.rng, settings.journal_mode);
+        let operation = settings.mix.choose(&mut self.rng, settings);
         match (operation, self.habit) {
             (Operation::Reopen, Habit::Keeps) => Operation::Read,
             (operation, _) => operation,
@@ -288,7 +292,7 @@ impl Worker {
         }
     }
 
-    fn nap(&self, pause: Duration) {
+    pub(super) fn nap(&self, pause: Duration) {
         let slice = Duration::from_millis(50);
         let mut left = pause;
         while !left.is_zero() && !self.shared.stopping() {

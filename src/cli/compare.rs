@@ -110,6 +110,10 @@ struct TrialArgs {
     #[arg(long)]
     bare: bool,
 
+    /// No arm but the faulted one, to measure it; there will be no verdict
+    #[arg(long, hide = true, conflicts_with = "bare")]
+    faulted_only: bool,
+
     /// How replicas are started: local, docker, or docker:IMAGE
     #[arg(long, default_value = "local", value_name = "HOW")]
     launcher: Launcher,
@@ -243,7 +247,11 @@ fn config(args: &CompareArgs) -> anyhow::Result<Config> {
         workload,
         plan,
         mount_flags: args.how.flags(),
-        bare: if trials.bare { Bare::Include } else { Bare::Leave },
+        bare: match (trials.bare, trials.faulted_only) {
+            (true, _) => Bare::Include,
+            (_, true) => Bare::FaultedOnly,
+            _ => Bare::Leave,
+        },
         chaos: Chaos { kill: args.chaos.kill, stop: args.chaos.stop, restart: args.chaos.restart },
         launcher: trials.launcher.clone(),
         out: args.result.out.clone(),

@@ -61,6 +61,8 @@ pub enum Bare {
     Leave,
     /// Three arms.
     Include,
+    /// The faulted arm alone: there is no verdict, but a time to first evidence.
+    FaultedOnly,
 }
 
 /// What to compare, and how.

@@ -170,6 +170,10 @@ fn flags(settings: &Settings) -> Vec<String> {
         format!("--checkpoint-every={}", settings.checkpoint_every),
         format!("--page-size={}", settings.page_size),
         format!("--mmap-size={}", settings.mmap_size),
+        format!("--cache-size={}", settings.cache_size),
+        format!("--auto-vacuum={}", settings.auto_vacuum),
+        format!("--locking-mode={}", settings.locking_mode),
+        format!("--vfs={}", settings.vfs),
     ];
     if let Some(duration) = settings.duration {
         flags.push(format!("--duration={}us", duration.as_micros()));

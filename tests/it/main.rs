@@ -10,6 +10,7 @@ mod doctor;
 mod history;
 mod kernels;
 mod likeness;
+mod mix;
 mod mount;
 mod output;
 mod places;
