@@ -13,7 +13,7 @@ static: ## Build the static binary target/static/walbanger
 image: ## Build the container image (IMAGE)
 	@scripts/image
 
-swarm: ## Run three replicas as a swarm service (VIEWS=1, FAULTS, REPLICAS, ARGS, IMAGE, WORKDIR)
+swarm: ## Run three replicas as a swarm service (VIEWS, FAULTS, REPLICAS, KILL_EVERY, ARGS, IMAGE, WORKDIR)
 	@scripts/swarm
 
 swarm-down: ## End the swarm service and remove all that belongs to it

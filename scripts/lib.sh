@@ -78,6 +78,12 @@ need_number() {
     esac
 }
 
+need_seconds() {
+    case ${2%s} in
+        '' | . | *[!0-9.]* | *.*.*) usage_error "$1 must be a number of seconds such as 1s, not '$2'" ;;
+    esac
+}
+
 # Polls a condition, given as a command, for at most so many seconds.
 wait_for() {
     left=$(($1 * 5))

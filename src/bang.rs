@@ -1,8 +1,10 @@
 //! The workload: one replica whose workers bang on one database and check what they get.
 
 mod birth;
+mod changes;
 mod complaints;
 mod connection;
+mod copies;
 mod entries;
 mod failure;
 mod guard;
@@ -13,6 +15,7 @@ mod replica;
 mod report;
 mod reset;
 mod schema;
+mod second;
 mod settings;
 mod shared;
 mod sidecars;
@@ -24,6 +27,7 @@ mod worker;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+pub(crate) use birth::birth;
 pub use complaints::Detail;
 pub(crate) use entries::{check_integrity, check_rows};
 pub(crate) use failure::{Failure, Finding, sort};
@@ -33,7 +37,11 @@ pub use replica::{BangError, Output, Session, run};
 pub use report::Report;
 pub use schema::{APPLICATION_ID, SCHEMA_VERSION};
 pub(crate) use schema::{Holds, holds};
-pub use settings::{BadSettings, Existing, JournalMode, MOST_WORKERS, Settings, Synchronous};
+pub use settings::{
+    AutoVacuum, BadSettings, Existing, JournalMode, LockingMode, MOST_WORKERS, Settings,
+    Synchronous, Vfs,
+};
+pub(crate) use sidecars::of_super_journal;
 pub use watch::Progress;
 pub(crate) use worker::Fault;
 

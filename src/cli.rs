@@ -1,9 +1,11 @@
 //! The command line: what can be asked for, and what it says about itself. No input or output.
 
+mod check;
 mod compare;
 mod ctl;
 mod doctor;
 mod faults;
+mod forensics;
 mod judge;
 mod logging;
 mod meta;
@@ -12,6 +14,7 @@ mod probe;
 mod profiles;
 mod program;
 mod quirks;
+mod report;
 mod run;
 mod selftest;
 
@@ -74,8 +77,12 @@ pub enum Command {
     Ctl(ctl::CtlArgs),
     /// Run clean and faulted arms side by side and give a verdict
     Compare(Box<compare::CompareArgs>),
+    /// Judge histories and a database again, offline
+    Check(check::CheckArgs),
     /// Measure what holds between two views of a volume, without SQLite
     Probe(probe::ProbeArgs),
+    /// Make a page of results, and one archive of them
+    Report(report::ReportArgs),
     /// What this machine and a directory can and cannot do, and what helps
     Doctor(doctor::DoctorArgs),
     /// The profiles of real boundaries: what each breaks, and what SQLite makes of it
@@ -92,6 +99,9 @@ pub enum Command {
     /// Compare a database with what was acknowledged: a request on standard input, as JSON
     #[command(hide = true)]
     Judge(judge::JudgeArgs),
+    /// Keep what a bug report needs of this moment
+    #[command(hide = true)]
+    Forensics(forensics::ForensicsArgs),
     /// Print completions for a shell
     #[command(hide = true)]
     Completions(meta::CompletionsArgs),

@@ -4,6 +4,7 @@
 mod config;
 mod daemon;
 mod error;
+mod kept;
 mod launcher;
 mod prediction;
 mod replica;
@@ -32,7 +33,7 @@ pub use launcher::Launcher;
 pub use prediction::Foretold;
 pub use report::{Arm, Comparison, Document};
 pub use statistics::Estimate;
-pub use trial::Trial;
+pub use trial::{Chaos, Done, Every, Stops, Trial};
 pub use verdict::{ALPHA, Answer, needs_power_cut};
 
 /// What happens, for whoever wants to show it.
@@ -196,7 +197,8 @@ impl<'a> Stage<'a> {
 
     fn arms(&self) -> impl Iterator<Item = ArmName> + use<> {
         let bare = (self.config.bare == Bare::Include).then_some(ArmName::Bare);
-        bare.into_iter().chain([ArmName::Clean, ArmName::Faulted])
+        let clean = (self.config.bare != Bare::FaultedOnly).then_some(ArmName::Clean);
+        bare.into_iter().chain(clean).chain([ArmName::Faulted])
     }
 
     fn trial(
@@ -288,6 +290,10 @@ fn empty_directory(out: &Path) -> Result<PathBuf, CompareError> {
 fn copy(from: &Path, to: &Path) -> Result<(), CompareError> {
     for entry in fs::read_dir(from).map_err(CompareError::io(from))? {
         let entry = entry.map_err(CompareError::io(from))?;
+        if entry.path().is_dir() {
+            // A lock by a directory: there is nothing in it.
+            continue;
+        }
         let target = to.join(entry.file_name());
         fs::copy(entry.path(), &target).map_err(CompareError::io(&target))?;
     }

@@ -111,6 +111,24 @@ pub struct Evidence {
     pub transient: Option<bool>,
 }
 
+impl Evidence {
+    /// Evidence without a code, of no worker in particular.
+    #[must_use]
+    pub fn new(kind: Kind, replica: ReplicaName, at: f64, message: String) -> Self {
+        Self {
+            kind,
+            code: None,
+            name: None,
+            at,
+            replica,
+            worker: 0,
+            transaction: None,
+            message,
+            transient: None,
+        }
+    }
+}
+
 impl fmt::Display for Evidence {
     /// The line of a complaint: time, who, transaction, what, code, its name and meaning.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

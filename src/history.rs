@@ -3,6 +3,7 @@
 //! The first line is a [`Header`]; every other line is an [`Event`]. Times are microseconds since
 //! the header's `start_us`, on the machine's monotonic clock.
 
+mod fast;
 mod reader;
 mod track;
 mod writer;
@@ -55,8 +56,24 @@ pub struct Header {
     pub start_us: u64,
     /// Microseconds since 1970 at the same moment.
     pub start_unix_us: u64,
+    /// Which database it is: a number drawn when it was made, of 53 bits. A history begins without
+    /// it and tells it in a second header, once the database was opened; where the database was
+    /// made for this replica alone it is never told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub birth: Option<u64>,
     /// The settings of the workload.
     pub settings: serde_json::Value,
+}
+
+impl Header {
+    /// Whether two headers are of one run of one replica.
+    #[must_use]
+    pub fn is_same_run(&self, other: &Self) -> bool {
+        let identity = |header: &Self| (header.pid, header.start_us, header.start_unix_us);
+        self.replica == other.replica
+            && self.boot == other.boot
+            && identity(self) == identity(other)
+    }
 }
 
 /// What happened to a COMMIT.
@@ -84,6 +101,19 @@ pub struct Commit {
     pub end: u64,
     /// What it returned.
     pub outcome: Outcome,
+    /// What a reader of this worker saw before it, if that is told: now and then it is.
+    pub read: Option<Sight>,
+}
+
+/// What a transaction saw.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Sight {
+    /// The database's version.
+    pub version: Version,
+    /// When the transaction began, microseconds since the start.
+    pub begin: u64,
+    /// When it had read the version.
+    pub end: u64,
 }
 
 /// A worker of the replica and how far it had come when the line was written.
@@ -116,6 +146,8 @@ pub struct Totals {
     pub busy: u64,
     /// Pieces of evidence.
     pub evidence: u64,
+    /// Workers that were still in a call and were left behind; none if that was not told.
+    pub left: Option<u64>,
 }
 
 /// One line of a history after the first.

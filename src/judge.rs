@@ -3,6 +3,7 @@
 //!
 //! A damaged file may crash whoever reads it, so judge it in a child process: `walbanger judge`.
 
+mod child;
 mod ledger;
 
 use std::path::Path;
@@ -12,14 +13,17 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 use serde::{Deserialize, Serialize};
 
-use crate::bang::{Failure, Fault, Finding, Holds, check_integrity, check_rows, holds, sort};
+use crate::bang::{
+    Failure, Fault, Finding, Holds, birth, check_integrity, check_rows, holds, sort,
+};
 use crate::codes;
 use crate::evidence::{Evidence, Kind};
 use crate::history::{Schema, State, Track};
-use crate::ids::ReplicaName;
+use crate::ids::{ReplicaName, Version};
 use crate::place;
 
-pub use ledger::Ledger;
+pub use child::{JudgeError, by_child};
+pub use ledger::{Entry, Ledger};
 
 /// The name of the report's format.
 const SCHEMA: &str = "walbanger-judge";
@@ -44,6 +48,21 @@ pub struct Claim {
     /// How far it came.
     #[serde(flatten)]
     pub track: Track,
+    /// The version that its last acknowledged commit made; 0 where that is not known.
+    #[serde(default)]
+    pub version: Version,
+    /// The newest version that it has seen since it was last told of an older one.
+    #[serde(skip)]
+    pub seen: Version,
+    /// When its last commit was acknowledged, microseconds since the start of its replica.
+    #[serde(default)]
+    pub at_us: u64,
+    /// The number of the database that it worked with, if that is known.
+    #[serde(default)]
+    pub birth: Option<u64>,
+    /// Whether it ended in good order, so that nothing can be there that it did not tell.
+    #[serde(default)]
+    pub ended: bool,
 }
 
 /// What the judge found.
@@ -63,6 +82,10 @@ pub struct Verdict {
     pub present: u64,
     /// Those that are not, those that the workers themselves found missing included.
     pub lost: u64,
+    /// Commits that were acknowledged to a database which a reset has replaced by this one: they
+    /// are neither looked for nor counted.
+    #[serde(default)]
+    pub replaced: u64,
     /// What is wrong.
     pub evidence: Vec<Evidence>,
 }
@@ -75,10 +98,12 @@ pub fn judge(database: &Path, request: &Request) -> Verdict {
         evidence: Vec::new(),
         integrity: "ok".to_owned(),
         // Until the tally was read, nothing is known to be there.
-        lost: request.workers.iter().map(|claim| claim.track.acked).sum(),
+        lost: acked(&request.workers),
+        acked: acked(&request.workers),
+        replaced: 0,
     };
-    let acked = judge.lost;
     judge.database(database, &request.workers);
+    let acked = judge.acked;
     Verdict {
         schema: Schema::first(SCHEMA),
         walbanger: env!("CARGO_PKG_VERSION").to_owned(),
@@ -87,15 +112,22 @@ pub fn judge(database: &Path, request: &Request) -> Verdict {
         acked,
         present: acked - judge.lost,
         lost: judge.lost,
+        replaced: judge.replaced,
         evidence: judge.evidence,
     }
+}
+
+fn acked(claims: &[Claim]) -> u64 {
+    claims.iter().map(|claim| claim.track.acked).sum()
 }
 
 struct Judge {
     at: f64,
     evidence: Vec<Evidence>,
     integrity: String,
+    acked: u64,
     lost: u64,
+    replaced: u64,
 }
 
 impl Judge {
@@ -104,7 +136,7 @@ impl Judge {
             Ok(connection) => connection,
             Err(error) => {
                 self.fault(None, Fault::Sqlite(error, "opening the database"));
-                return self.nothing_readable(claims);
+                return self.nothing_readable(claims.len());
             }
         };
         match holds(&connection) {
@@ -112,7 +144,7 @@ impl Judge {
             Ok(_) => {
                 let message = "the database has lost its tables";
                 self.finding(Finding::new(Kind::LostCommit, message));
-                return self.nothing_readable(claims);
+                return self.nothing_readable(claims.len());
             }
             Err(error) => self.fault(Some(&connection), Fault::Sqlite(error, "the first page")),
         }
@@ -125,15 +157,21 @@ impl Judge {
         if let Err(fault) = self.sum(&connection) {
             self.fault(Some(&connection), fault);
         }
-        self.tally(&connection, claims);
+        let birth = birth(&connection);
+        let last = claims.iter().rev().find_map(|claim| claim.birth);
+        let (mine, others): (Vec<&Claim>, Vec<_>) =
+            claims.iter().partition(|claim| claim.is_of(birth, last));
+        self.replaced = others.iter().map(|claim| claim.track.acked).sum();
+        self.acked -= self.replaced;
+        self.lost -= self.replaced;
+        self.tally(&connection, &mine);
     }
 
-    fn nothing_readable(&mut self, claims: &[Claim]) {
+    fn nothing_readable(&mut self, workers: usize) {
         if self.lost > 0 {
             let message = format!(
-                "none of the {} acknowledged commits of {} workers can be read",
+                "none of the {} acknowledged commits of {workers} workers can be read",
                 self.lost,
-                claims.len()
             );
             self.finding(Finding::new(Kind::LostCommit, message));
         }
@@ -154,13 +192,13 @@ impl Judge {
         Ok(())
     }
 
-    fn tally(&mut self, connection: &Connection, claims: &[Claim]) {
+    fn tally(&mut self, connection: &Connection, claims: &[&Claim]) {
         for claim in claims {
             match row(connection, claim) {
                 Ok(found) => self.compare(claim, found),
                 Err(error) => {
                     self.fault(Some(connection), Fault::Sqlite(error, "reading the tally"));
-                    return self.nothing_readable(claims);
+                    return self.nothing_readable(claims.len());
                 }
             }
         }
@@ -174,11 +212,22 @@ impl Judge {
         self.lost = self.lost.saturating_sub(present);
         if gone > 0 {
             let message = format!(
-                "{gone} acknowledged commits are not in the database: acknowledged were {}, the \
+                "{gone} acknowledged commits are not in the database: acknowledged were {}{}, the \
                  tally says {}",
-                track.state.n, found.n
+                track.state.n,
+                last(claim),
+                found.n
             );
             self.push(Finding::new(Kind::LostCommit, message), claim.replica.clone(), claim.worker);
+        } else if is_phantom(claim, found) {
+            let message = format!(
+                "the tally says {} commits: {} were acknowledged{}, and no other COMMIT was tried \
+                 that could be there",
+                found.n,
+                track.state.n,
+                last(claim)
+            );
+            self.push(Finding::new(Kind::Phantom, message), claim.replica.clone(), claim.worker);
         }
     }
 
@@ -232,6 +281,25 @@ fn missing(track: &Track, found: State) -> u64 {
     }
 }
 
+/// Whether the row has a commit that certainly failed, or was never tried.
+///
+/// A replica that was killed may have made one more than it told.
+fn is_phantom(claim: &Claim, found: State) -> bool {
+    let track = &claim.track;
+    let tried = track.unknown.iter().map(|state| state.n).fold(track.state.n, u64::max);
+    let strange = found.n > track.state.n && !track.unknown.contains(&found);
+    strange && !track.forgotten && (claim.ended || found.n > tried + 1)
+}
+
+/// When the last acknowledged commit was, in words.
+fn last(claim: &Claim) -> String {
+    if claim.version == Version(0) {
+        return String::new();
+    }
+    let seconds = Duration::from_micros(claim.at_us).as_secs_f64();
+    format!(" (the last as version {}, {seconds:.3}s after its replica's start)", claim.version)
+}
+
 fn row(connection: &Connection, claim: &Claim) -> rusqlite::Result<State> {
     let sql = "SELECT n, chain FROM tally WHERE id = ?1";
     let mut statement = connection.prepare_cached(sql)?;
@@ -281,11 +349,30 @@ mod tests {
     }
 
     #[test]
+    fn more_than_was_tried_is_a_phantom_and_what_a_kill_left_untold_is_none() {
+        let state = |n, chain| State { n, chain };
+        let mut claim = Claim::new(ReplicaName::tidy("a"), 0, track(5));
+        assert!(!is_phantom(&claim, state(5, 105)));
+        assert!(!is_phantom(&claim, state(6, 1)), "killed before it told");
+        assert!(is_phantom(&claim, state(7, 1)));
+        claim.ended = true;
+        assert!(is_phantom(&claim, state(6, 1)));
+        claim.track.may_be(state(6, 1));
+        assert!(!is_phantom(&claim, state(6, 1)), "unknown");
+        assert!(is_phantom(&claim, state(6, 2)));
+        claim.ended = false;
+        assert!(!is_phantom(&claim, state(7, 1)), "on top of the unknown one");
+        assert!(is_phantom(&claim, state(8, 1)));
+        (0..100).for_each(|chain| claim.track.may_be(state(6, chain)));
+        assert!(!is_phantom(&claim, state(8, 1)), "too many to remember");
+    }
+
+    #[test]
     fn garbage_is_evidence_and_no_panic() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x.db");
         std::fs::write(&path, vec![7; 9000]).unwrap();
-        let claim = Claim { replica: ReplicaName::tidy("a"), worker: 0, track: track(5) };
+        let claim = Claim::new(ReplicaName::tidy("a"), 0, track(5));
         let request = Request { at: 1.0, workers: vec![claim] };
         let verdict = judge(&path, &request);
         assert_eq!((verdict.acked, verdict.present, verdict.lost), (5, 0, 5));

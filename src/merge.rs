@@ -1,14 +1,20 @@
 //! Merges the histories of several replicas as they arrive, and finds what none can see alone.
 //!
 //! On a volume that keeps its promises every version of the database is acknowledged to exactly
-//! one worker. Two acknowledgements mean that two worlds went on from one state: a fork. Versions
-//! may arrive in any order, and a COMMIT that returned an error never accuses anybody.
+//! one worker. Two acknowledgements mean that two worlds went on from one state: a fork. And what
+//! one was acknowledged, everybody sees who begins later on the same clock: else it is a stale read.
+//! Events may arrive in any order, and a COMMIT that returned an error never accuses anybody.
+
+mod clock;
+
+use std::time::Duration;
 
 use crate::evidence::{Evidence, Kind};
-use crate::history::{Commit, Event, Outcome};
+use crate::history::{Commit, Event, Header, Outcome};
 use crate::ids::{ReplicaName, Version};
+use clock::{Clock, Point};
 
-/// A replica of a merger: the value that [`Merger::replica`] returned.
+/// A replica of a merger: the value that [`Merger::replica`] or [`Merger::join`] returned.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct ReplicaIndex(u32);
 
@@ -20,6 +26,8 @@ pub struct Merger {
     slots: Vec<Slot>,
     window: usize,
     scope: Scope,
+    /// Each with the boot id of the machine whose clock it is.
+    clocks: Vec<(String, Clock)>,
 }
 
 #[derive(Debug)]
@@ -27,9 +35,24 @@ struct Replica {
     name: ReplicaName,
     /// When it started, microseconds on the machine's monotonic clock.
     start_us: u64,
+    /// Its place among the clocks, if its clock is known.
+    clock: Option<usize>,
+    /// Its process, to know it again.
+    pid: u32,
+    /// The newest version that it was told to have missed: until it has seen more, that is told.
+    missed: u64,
 }
 
-/// Between whom forks are looked for.
+/// Whom a finding is about.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Reach {
+    /// Workers of one replica, which could have seen it itself.
+    Within,
+    /// Workers of two replicas.
+    Across,
+}
+
+/// Between whom is looked for what.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Scope {
     /// Between any two workers.
@@ -45,12 +68,20 @@ struct Slot {
     end: u64,
     replica: u32,
     worker: u32,
+    /// The worker's count of its commits with this one.
+    n: u64,
+}
+
+impl Reach {
+    fn of(one: u32, other: u32) -> Self {
+        if one == other { Self::Within } else { Self::Across }
+    }
 }
 
 const SMALLEST: usize = 1 << 12;
 
 impl Merger {
-    /// A merger that remembers a million versions, in at most 24 MiB.
+    /// A merger that remembers a million versions, in at most 40 MiB.
     #[must_use]
     pub fn new(scope: Scope) -> Self {
         Self::with_window(scope, 1 << 20)
@@ -61,31 +92,69 @@ impl Merger {
     pub fn with_window(scope: Scope, window: usize) -> Self {
         let window = window.max(1).next_power_of_two();
         let slots = vec![Slot::default(); SMALLEST.min(window)];
-        Self { replicas: Vec::new(), slots, window, scope }
+        Self { replicas: Vec::new(), slots, window, scope, clocks: Vec::new() }
     }
 
-    /// Adds a replica that started at `start_us`, as its history's header says. Evidence carries
-    /// times since the first start; where the replicas share no clock they mean little.
+    /// Adds a replica of which only the start is known, so that its reads are compared with nobody
+    /// else's. Evidence carries times since the first start of all; where the replicas share no
+    /// clock they mean little.
     pub fn replica(&mut self, name: ReplicaName, start_us: u64) -> ReplicaIndex {
-        self.replicas.push(Replica { name, start_us });
+        self.add(Replica { name, start_us, clock: None, pid: 0, missed: 0 })
+    }
+
+    /// Adds the replica whose history begins with `header`, or finds it again. One that was started
+    /// anew is another one.
+    pub fn join(&mut self, header: &Header) -> ReplicaIndex {
+        let clock = (!header.boot.is_empty()).then(|| {
+            let known = self.clocks.iter().position(|(boot, _)| *boot == header.boot);
+            known.unwrap_or_else(|| {
+                self.clocks.push((header.boot.clone(), Clock::default()));
+                self.clocks.len() - 1
+            })
+        });
+        let (start_us, pid) = (header.start_us, header.pid);
+        let known = self.replicas.iter().position(|replica| {
+            (replica.start_us, replica.clock, replica.pid) == (start_us, clock, pid)
+                && replica.name == header.replica
+        });
+        if let Some(at) = known {
+            return ReplicaIndex(u32::try_from(at).unwrap_or(u32::MAX));
+        }
+        let name = header.replica.clone();
+        self.add(Replica { name, start_us, clock, pid, missed: 0 })
+    }
+
+    fn add(&mut self, replica: Replica) -> ReplicaIndex {
+        self.replicas.push(replica);
         ReplicaIndex(u32::try_from(self.replicas.len() - 1).unwrap_or(u32::MAX))
     }
 
-    /// Takes the next event of a replica; gives evidence if this commit proves a fork.
+    /// Takes the next event of a replica; gives evidence if it proves a fork or a stale read.
     pub fn feed(&mut self, replica: ReplicaIndex, event: &Event) -> Option<Evidence> {
         match event {
-            Event::Commit(commit) => self.commit(replica, commit),
+            Event::Commit(commit) => self.examine(replica, commit).map(|(evidence, _)| evidence),
             _ => None,
         }
     }
 
+    /// Takes the next commit of a replica; says what it proves, and about whom.
+    pub fn examine(&mut self, replica: ReplicaIndex, commit: &Commit) -> Option<(Evidence, Reach)> {
+        let stale = self.read(replica, commit);
+        self.own(replica, commit).or(stale)
+    }
+
     /// Takes the next commit of a replica; gives evidence if it proves a fork.
     pub fn commit(&mut self, replica: ReplicaIndex, commit: &Commit) -> Option<Evidence> {
+        self.own(replica, commit).map(|(evidence, _)| evidence)
+    }
+
+    fn own(&mut self, replica: ReplicaIndex, commit: &Commit) -> Option<(Evidence, Reach)> {
         let Version(version) = commit.version;
         if commit.outcome != Outcome::Ok || version == 0 {
             return None;
         }
-        let slot = Slot { version, end: commit.end, replica: replica.0, worker: commit.worker };
+        let (worker, n) = (commit.worker, commit.state.n);
+        let slot = Slot { version, end: commit.end, replica: replica.0, worker, n };
         let place = self.place(version);
         let before = std::mem::replace(place, slot);
         let other = match self.scope {
@@ -93,7 +162,79 @@ impl Merger {
             Scope::Replicas => before.replica != slot.replica,
         };
         let fork = before.version == version && other;
-        fork.then(|| self.fork(before, slot))
+        let reach = Reach::of(before.replica, slot.replica);
+        fork.then(|| (self.fork(before, slot), reach))
+    }
+
+    /// What the transactions of a line have seen, and what they prove, by the clock.
+    fn read(&mut self, replica: ReplicaIndex, commit: &Commit) -> Option<(Evidence, Reach)> {
+        let mut stale = None;
+        if let Some(read) = commit.read {
+            let Version(version) = read.version;
+            stale = self.look(replica, commit.worker, (read.begin, version), (read.end, version));
+        }
+        // A writer has read the version before the one it makes.
+        let Version(version) = commit.version;
+        let before = version.saturating_sub(1);
+        let after = if commit.outcome == Outcome::Ok { version } else { before };
+        let late = self.look(replica, commit.worker, (commit.begin, before), (commit.end, after));
+        stale.or(late)
+    }
+
+    /// A worker's transaction that began at one time and saw a version, and at another time proved
+    /// that one was there.
+    fn look(
+        &mut self,
+        ReplicaIndex(replica): ReplicaIndex,
+        worker: u32,
+        (begin, seen): (u64, u64),
+        (end, proved): (u64, u64),
+    ) -> Option<(Evidence, Reach)> {
+        let Replica { start_us, clock, .. } = self.replicas[replica as usize];
+        let clock = &mut self.clocks[clock?].1;
+        let acknowledged = proved > seen;
+        let point = |time: u64, version, acknowledged| Point {
+            time: start_us.saturating_add(time),
+            version,
+            replica,
+            worker,
+            acknowledged,
+        };
+        let (saw, made) = (point(begin, seen, false), point(end, proved, acknowledged));
+        let early = clock.see(saw).map(|proof| (saw, proof));
+        let late = clock.prove(made).map(|stale| (stale, made));
+        early.or(late).and_then(|(saw, proof)| self.stale(saw, proof))
+    }
+
+    /// A transaction saw too little, as another one proves. Told once until the replica has seen
+    /// what it missed.
+    fn stale(&mut self, saw: Point, proof: Point) -> Option<(Evidence, Reach)> {
+        let reach = Reach::of(saw.replica, proof.replica);
+        if self.scope == Scope::Replicas && reach == Reach::Within {
+            return None;
+        }
+        let missed = &mut self.replicas[saw.replica as usize].missed;
+        if saw.version < *missed {
+            return None;
+        }
+        *missed = proof.version;
+        let same = (saw.replica, saw.worker) == (proof.replica, proof.worker);
+        let (by, how) = (
+            self.who(proof.replica, proof.worker),
+            if proof.acknowledged { "acknowledged to" } else { "seen by" },
+        );
+        let message = format!(
+            "a transaction that began at {:.6}s saw version {}, but version {} had been {how} \
+             {by} at {:.6}s",
+            self.seconds(saw.replica, saw.time),
+            saw.version,
+            proof.version,
+            self.seconds(proof.replica, proof.time),
+        );
+        let kind = if same { Kind::TimeTravel } else { Kind::StaleRead };
+        let name = self.replicas[saw.replica as usize].name.clone();
+        let evidence = Evidence::new(kind, name, self.seconds(saw.replica, saw.time), message);
+        Some((Evidence { worker: saw.worker, ..evidence }, reach))
     }
 
     /// The slot for a version; grows the ring as long as that keeps an owner that would be lost.
@@ -118,33 +259,34 @@ impl Merger {
     }
 
     fn fork(&self, first: Slot, second: Slot) -> Evidence {
-        let name = |slot: Slot| &self.replicas[slot.replica as usize].name;
-        let zero = self.replicas.iter().map(|replica| replica.start_us).min().unwrap_or(0);
-        let seconds = |slot: Slot| {
-            let start = self.replicas[slot.replica as usize].start_us - zero;
-            std::time::Duration::from_micros(start + slot.end).as_secs_f64()
+        let at = |slot: Slot| {
+            let start = self.replicas[slot.replica as usize].start_us;
+            self.seconds(slot.replica, start.saturating_add(slot.end))
         };
-        Evidence {
-            kind: Kind::Fork,
-            code: None,
-            name: None,
-            at: seconds(second),
-            replica: name(second).clone(),
-            worker: second.worker,
-            transaction: None,
-            message: format!(
-                "version {} was acknowledged twice: to replica {} worker {} at {:.3}s and to \
-                 replica {} worker {} at {:.3}s",
-                second.version,
-                name(first),
-                first.worker,
-                seconds(first),
-                name(second),
-                second.worker,
-                seconds(second),
-            ),
-            transient: None,
-        }
+        let side = |slot: Slot| {
+            let who = self.who(slot.replica, slot.worker);
+            format!("{who} (its commit {}) at {:.3}s", slot.n, at(slot))
+        };
+        let message = format!(
+            "version {} was acknowledged twice: to {} and to {}",
+            second.version,
+            side(first),
+            side(second),
+        );
+        let name = self.replicas[second.replica as usize].name.clone();
+        Evidence { worker: second.worker, ..Evidence::new(Kind::Fork, name, at(second), message) }
+    }
+
+    fn who(&self, replica: u32, worker: u32) -> String {
+        format!("replica {} worker {worker}", self.replicas[replica as usize].name)
+    }
+
+    /// A time on a replica's clock as seconds since the first start on that clock.
+    fn seconds(&self, replica: u32, time: u64) -> f64 {
+        let clock = self.replicas[replica as usize].clock;
+        let same = self.replicas.iter().filter(|replica| replica.clock == clock);
+        let zero = same.map(|replica| replica.start_us).min().unwrap_or(0);
+        Duration::from_micros(time.saturating_sub(zero)).as_secs_f64()
     }
 }
 
@@ -164,7 +306,15 @@ mod tests {
 
     fn commit(worker: u32, version: u64, outcome: Outcome) -> Commit {
         let state = State { n: 1, chain: 1 };
-        Commit { worker, state, version: Version(version), begin: 1, end: 2_000_000, outcome }
+        Commit {
+            worker,
+            state,
+            version: Version(version),
+            begin: 1,
+            end: 2_000_000,
+            outcome,
+            read: None,
+        }
     }
 
     fn merger(window: usize) -> (Merger, [ReplicaIndex; 3]) {
@@ -181,8 +331,9 @@ mod tests {
         assert_eq!(fork.kind, Kind::Fork);
         assert_eq!(
             fork.message,
-            "version 812 was acknowledged twice: to replica a worker 1 at 2.000s and to replica b \
-             worker 0 at 2.000s"
+            "version 812 was acknowledged twice: to replica a worker 1 (its commit 1) at 2.000s and to \
+             replica b \
+             worker 0 (its commit 1) at 2.000s"
         );
     }
 

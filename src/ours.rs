@@ -5,10 +5,10 @@ use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::bang::{Found, inspect};
+use crate::bang::{Found, inspect, of_super_journal};
 
-/// The endings that SQLite gives to the files beside a database.
-const SIDECARS: [&str; 3] = ["-journal", "-wal", "-shm"];
+/// The endings that SQLite gives to the files beside a database, and to a directory for a lock.
+const SIDECARS: [&str; 4] = ["-journal", "-wal", "-shm", ".lock"];
 
 /// The first file or directory in `directory` that walbanger did not make; `None` if there is
 /// nothing else, and if there is no such directory: that is for whoever opens it to say.
@@ -38,6 +38,9 @@ fn is_ours(path: &Path) -> bool {
 
 /// The database that a sidecar file belongs to; the path itself if it is none.
 fn database_of(path: &Path) -> PathBuf {
+    if let Some(database) = of_super_journal(path) {
+        return database;
+    }
     let bytes = path.as_os_str().as_bytes();
     let stem = SIDECARS.iter().find_map(|ending| bytes.strip_suffix(ending.as_bytes()));
     stem.map_or_else(|| path.to_owned(), |stem| PathBuf::from(OsStr::from_bytes(stem)))
@@ -55,7 +58,10 @@ mod tests {
         assert_eq!(first_foreign(dir.path()).unwrap(), None);
         let settings = Settings::new(dir.path().join("a.db"), ReplicaName::tidy("r"), Seed(1));
         bang::create(&settings).unwrap();
-        std::fs::write(dir.path().join("a.db-wal"), "").unwrap();
+        for beside in ["a.db-wal", "a.db-mj0A1B2C93F", "a.db-second.db"] {
+            std::fs::write(dir.path().join(beside), "").unwrap();
+        }
+        std::fs::create_dir(dir.path().join("a.db.lock")).unwrap();
         assert_eq!(first_foreign(dir.path()).unwrap(), None);
         let photo = dir.path().join("photo.jpg");
         std::fs::write(&photo, "not ours").unwrap();

@@ -2,7 +2,7 @@
 
 mod builtin;
 mod layout;
-mod near;
+pub(crate) mod near;
 mod read;
 mod table;
 
@@ -16,6 +16,8 @@ use walbanger_fuse::{Quirk, Rule, Views};
 use crate::bang::JournalMode;
 
 pub use layout::Layout;
+pub(crate) use read::text;
+pub(crate) use table::{File, Table};
 
 /// What is known of a boundary: what it breaks, and what SQLite makes of that.
 #[derive(Clone, Debug)]

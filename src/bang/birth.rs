@@ -29,6 +29,12 @@ pub(super) const TABLE: &str = "
     );
 ";
 
+/// The number of a database as histories have it, and whether a reset made it; `None` if there is
+/// none that is sealed.
+pub(crate) fn birth(connection: &Connection) -> Option<(u64, bool)> {
+    Birth::read(connection).map(|birth| (birth.short(), birth.reset))
+}
+
 /// When a database was made, as it were.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Birth {
@@ -68,6 +74,11 @@ impl Birth {
         Self::read(&Connection::open_with_flags(immutable(path), flags).ok()?)
     }
 
+    /// The number as histories have it: 53 bits, so that every JSON reader keeps it.
+    fn short(self) -> u64 {
+        u64::from_ne_bytes(self.number.to_ne_bytes()) >> 11
+    }
+
     fn seal(self) -> i64 {
         signed(mix(u64::from_ne_bytes(self.number.to_ne_bytes()), u64::from(self.reset)))
     }
@@ -86,6 +97,11 @@ impl Identity {
     /// Whether a connection that was just opened is to another database, one of a reset.
     pub(super) fn is_replaced(&self, connection: &Connection) -> bool {
         Birth::read(connection).is_some_and(|birth| self.differs(birth))
+    }
+
+    /// The database's number as histories have it, once it is known.
+    pub(super) fn number(&self) -> Option<u64> {
+        self.birth.get().map(|birth| birth.short())
     }
 
     /// Whether the database of this name was replaced. If it is gone, waits a little: whoever

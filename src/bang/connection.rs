@@ -8,11 +8,8 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, OpenFlags};
 
 use super::schema::{self, Holds};
-use super::settings::Settings;
+use super::settings::{LockingMode, Settings};
 use crate::evidence::Kind;
-
-/// Pages of the page cache: so few that a big transaction spills.
-const CACHE_PAGES: u32 = 24;
 
 /// Whether a file that holds nothing may be filled.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -48,7 +45,8 @@ pub(super) fn open(
     if may == May::Create {
         flags |= OpenFlags::SQLITE_OPEN_CREATE;
     }
-    let mut connection = Connection::open_with_flags(&settings.path, flags)?;
+    let mut connection =
+        Connection::open_with_flags_and_vfs(&settings.path, flags, settings.vfs.word())?;
     match prepare(&mut connection, settings, may, stop) {
         Ok(None) => Ok(connection),
         Ok(Some((kind, message))) => Err(OpenError::Wrong(kind, message)),
@@ -68,7 +66,10 @@ fn prepare(
     wait_for_locks(connection, settings.busy_timeout, Arc::clone(stop))?;
     let synchronous = settings.synchronous.word();
     connection.pragma_update(None, "synchronous", synchronous)?;
-    connection.pragma_update(None, "cache_size", CACHE_PAGES)?;
+    connection.pragma_update(None, "cache_size", settings.cache_size)?;
+    if settings.locking_mode == LockingMode::Exclusive {
+        connection.pragma_update(None, "locking_mode", settings.locking_mode.word())?;
+    }
     let mapped = i64::try_from(settings.mmap_size).unwrap_or(i64::MAX);
     connection.pragma_update(None, "mmap_size", mapped)?;
     connection.pragma_update(None, "wal_autocheckpoint", settings.checkpoint_every)?;

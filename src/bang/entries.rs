@@ -1,5 +1,7 @@
 //! What transactions read and write besides the tally: rows with checksums, and their index.
 
+use std::time::Duration;
+
 use rusqlite::Connection;
 
 use super::failure::Finding;
@@ -46,10 +48,19 @@ impl Worker {
                 self.put(connection, key, length)
             }),
             Change::Shrink => self.shrink(connection),
+            Change::Blob => self.blob(connection),
+            Change::Savepoint => self.savepoint(connection),
+            Change::Schema => self.schema(connection),
+            Change::Attach => self.count_second(connection),
         }
     }
 
-    fn put(&mut self, connection: &Connection, key: i64, length: usize) -> Result<(), Fault> {
+    pub(super) fn put(
+        &mut self,
+        connection: &Connection,
+        key: i64,
+        length: usize,
+    ) -> Result<(), Fault> {
         let sql = "INSERT INTO entry (key, bucket, writer, checksum, payload) \
                    VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (key) DO UPDATE SET \
                    bucket = excluded.bucket, writer = excluded.writer, \
@@ -127,6 +138,16 @@ impl Worker {
         Ok(())
     }
 
+    /// Checks a few rows now and then, and holds on to the snapshot in between.
+    pub(super) fn read_long(&mut self, connection: &Connection) -> Result<(), Fault> {
+        for _ in 0..=self.small(8) {
+            self.read_some(connection)?;
+            let pause = Duration::from_millis(2 + self.rng.below(20));
+            self.nap(pause);
+        }
+        self.read_some(connection)
+    }
+
     /// Checks everything there is.
     pub(super) fn read_all(&mut self, connection: &Connection) -> Result<(), Fault> {
         check_integrity(connection)?;
@@ -134,20 +155,20 @@ impl Worker {
         check_rows(connection)
     }
 
-    fn key(&mut self) -> i64 {
+    pub(super) fn key(&mut self) -> i64 {
         self.number(KEYS)
     }
 
     /// Mostly short, sometimes so long that it needs overflow pages.
-    fn length(&mut self) -> usize {
+    pub(super) fn length(&mut self) -> usize {
         if self.rng.one_in(16) { 2000 + self.small(6000) } else { 20 + self.small(300) }
     }
 
-    fn number(&mut self, bound: u64) -> i64 {
+    pub(super) fn number(&mut self, bound: u64) -> i64 {
         i64::try_from(self.rng.below(bound)).unwrap_or(0)
     }
 
-    fn small(&mut self, bound: u64) -> usize {
+    pub(super) fn small(&mut self, bound: u64) -> usize {
         usize::try_from(self.rng.below(bound)).unwrap_or(0)
     }
 }
@@ -179,7 +200,7 @@ pub(crate) fn check_rows(connection: &Connection) -> Result<(), Fault> {
 }
 
 /// Checks one row; gives its bucket if it is there.
-fn check_row(connection: &Connection, key: i64) -> Result<Option<i64>, Fault> {
+pub(super) fn check_row(connection: &Connection, key: i64) -> Result<Option<i64>, Fault> {
     const STEP: &str = "reading a row";
     let sql = "SELECT key, bucket, writer, checksum, payload FROM entry WHERE key = ?1";
     let mut statement = prepare(connection, sql).at(STEP)?;
@@ -202,6 +223,6 @@ fn check(row: &rusqlite::Row<'_>) -> Result<i64, Fault> {
     Err(corrupt(format!("row {key}, last written by worker {writer}, has a wrong checksum")))
 }
 
-fn corrupt(message: String) -> Fault {
+pub(super) fn corrupt(message: String) -> Fault {
     Fault::Found(Finding::new(Kind::Corruption, message))
 }

@@ -17,7 +17,7 @@ use super::birth::{BETWEEN, LOOK};
 use super::reset;
 use super::schema::APPLICATION_ID;
 use super::settings::{Existing, Settings};
-use super::sidecars;
+use super::{second, sidecars};
 use crate::place::{self, NoDirectory};
 
 /// Why a path is refused.
@@ -94,6 +94,7 @@ pub(super) fn admit(settings: &Settings) -> Result<Found, Refusal> {
     }
     inspect(&settings.path)?;
     let file = place::file(&settings.path);
+    inspect(&second::path(&file))?;
     let directory = file.parent().unwrap_or(directory);
     place::directory(directory)?;
     let found = find(&file, settings.existing)?;

@@ -1,22 +1,24 @@
-//! What workers do, and how often: the weights of all operations in one place.
+//! What workers do, and how often: every operation by its name, and the weights of a mix.
+
+mod builtin;
+mod read;
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
-use super::settings::JournalMode;
+use super::settings::Settings;
 use crate::rng::Stream;
 
-/// A named choice of weights.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Mix {
-    /// Everything that moves locks, sidecar files and pages about.
-    #[default]
-    Default,
-    /// 900 SELECT : 10 INSERT : 10 UPDATE : 1 DELETE, with integrity checks.
-    Classic,
+/// Weights of operations, under a name or as they were given.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Mix {
+    /// The name of one that is built in; others are their weights.
+    name: Option<&'static str>,
+    /// Each with the sum of the weights up to it.
+    steps: Arc<[(u64, Operation)]>,
 }
 
 /// The four kinds of checkpoint.
@@ -59,6 +61,14 @@ pub enum Change {
     Grow,
     /// Big rows go, and an incremental vacuum gives their pages back.
     Shrink,
+    /// One row of hundreds of pages.
+    Blob,
+    /// Rows under savepoints within savepoints, some of them rolled back.
+    Savepoint,
+    /// A table or an index that comes, changes or goes, beside those that are checked.
+    Schema,
+    /// Rows in two databases at once.
+    Attach,
 }
 
 /// One thing to do.
@@ -66,88 +76,133 @@ pub enum Change {
 pub enum Operation {
     /// Read some rows and check them.
     Read,
+    /// Read now and then within one transaction, so that no checkpoint gets past it.
+    LongRead,
     /// Write, commit.
     Write(Change),
     /// Write, roll back.
     Rollback,
     /// Checkpoint.
     Checkpoint(Checkpoint),
+    /// Write the whole file anew.
+    Vacuum,
     /// Read everything and check it, `integrity_check` included.
     Audit,
+    /// Copy the database page by page while others write, and check the copy.
+    Backup,
+    /// Copy it in one piece, and check the copy.
+    Serialize,
     /// Close the connection and open it again.
     Reopen,
     /// Have all workers of the replica close theirs, so that the last close happens.
     CloseAll,
 }
 
-use Change::{Batch, Delete, Grow, Insert, Shrink, Update};
-use Operation::{Audit, CloseAll, Read, Reopen, Rollback, Write};
+use Change::{Attach, Batch, Blob, Delete, Grow, Insert, Savepoint, Schema, Shrink, Update};
+use Operation::{
+    Audit, Backup, CloseAll, LongRead, Read, Reopen, Rollback, Serialize as Whole, Vacuum, Write,
+};
 
-const DEFAULT: &[(u16, Operation)] = &[
-    (380, Read),
-    (200, Write(Insert)),
-    (200, Write(Update)),
-    (90, Write(Delete)),
-    (20, Write(Batch)),
-    (5, Write(Grow)),
-    (6, Write(Shrink)),
-    (35, Rollback),
-    (12, Operation::Checkpoint(Checkpoint::Passive)),
-    (6, Operation::Checkpoint(Checkpoint::Full)),
-    (6, Operation::Checkpoint(Checkpoint::Restart)),
-    (6, Operation::Checkpoint(Checkpoint::Truncate)),
-    (6, Audit),
-    (20, Reopen),
-    (4, CloseAll),
+/// Every operation and its name, in the order in which they are documented.
+const OPERATIONS: &[(&str, Operation)] = &[
+    ("read", Read),
+    ("long-read", LongRead),
+    ("insert", Write(Insert)),
+    ("update", Write(Update)),
+    ("delete", Write(Delete)),
+    ("batch", Write(Batch)),
+    ("grow", Write(Grow)),
+    ("shrink", Write(Shrink)),
+    ("blob", Write(Blob)),
+    ("savepoint", Write(Savepoint)),
+    ("schema", Write(Schema)),
+    ("attach", Write(Attach)),
+    ("rollback", Rollback),
+    ("checkpoint-passive", Operation::Checkpoint(Checkpoint::Passive)),
+    ("checkpoint-full", Operation::Checkpoint(Checkpoint::Full)),
+    ("checkpoint-restart", Operation::Checkpoint(Checkpoint::Restart)),
+    ("checkpoint-truncate", Operation::Checkpoint(Checkpoint::Truncate)),
+    ("vacuum", Vacuum),
+    ("audit", Audit),
+    ("backup", Backup),
+    ("serialize", Whole),
+    ("reopen", Reopen),
+    ("close-all", CloseAll),
 ];
 
-const CLASSIC: &[(u16, Operation)] =
-    &[(900, Read), (10, Write(Insert)), (10, Write(Update)), (1, Write(Delete)), (1, Audit)];
-
 impl Mix {
-    fn weights(self) -> &'static [(u16, Operation)] {
-        match self {
-            Self::Default => DEFAULT,
-            Self::Classic => CLASSIC,
+    fn new(name: Option<&'static str>, weights: &[(u32, Operation)]) -> Result<Self, String> {
+        let mut sum = 0;
+        let steps = weights.iter().map(|(weight, operation)| {
+            sum += u64::from(*weight);
+            (sum, *operation)
+        });
+        let steps: Arc<[_]> = steps.collect();
+        if sum == 0 {
+            return Err("it does nothing: no operation has a weight above 0".to_owned());
         }
+        Ok(Self { name, steps })
     }
 
-    /// The next thing to do.
-    pub fn choose(self, rng: &mut Stream, mode: JournalMode) -> Operation {
-        let weights = self.weights();
-        let total = weights.iter().map(|(weight, _)| u64::from(*weight)).sum();
-        let mut left = rng.below(total);
-        let chosen = weights.iter().find(|(weight, _)| {
-            let here = left < u64::from(*weight);
-            left = left.saturating_sub(u64::from(*weight));
-            here
-        });
-        match chosen {
-            Some((_, Operation::Checkpoint(_))) if mode != JournalMode::Wal => Read,
-            Some((_, operation)) => *operation,
-            None => Read,
-        }
+    /// The names of those that are built in.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        builtin::FILES.iter().map(|(name, _)| *name)
+    }
+
+    /// The next thing to do. What the settings cannot have is a read instead.
+    pub fn choose(&self, rng: &mut Stream, settings: &Settings) -> Operation {
+        let total = self.steps.last().map_or(0, |(sum, _)| *sum);
+        let drawn = rng.below(total);
+        let chosen = self.steps.iter().find(|(sum, _)| drawn < *sum);
+        let operation = chosen.map_or(Read, |(_, operation)| *operation);
+        if settings.can(operation) { operation } else { Read }
+    }
+
+    fn weights(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let mut before = 0;
+        self.steps.iter().map(move |(sum, operation)| {
+            let weight = sum - std::mem::replace(&mut before, *sum);
+            let name = OPERATIONS.iter().find(|(_, known)| known == operation);
+            (name.map_or("read", |(name, _)| name), weight)
+        })
+    }
+}
+
+impl Default for Mix {
+    fn default() -> Self {
+        builtin::named("default").expect("invariant: the default mix is built in")
     }
 }
 
 impl fmt::Display for Mix {
+    /// The name, or the weights as [`Mix::from_str`] reads them.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Default => "default",
-            Self::Classic => "classic",
-        })
+        if let Some(name) = self.name {
+            return f.pad(name);
+        }
+        let weights: Vec<_> = self.weights().map(|(name, n)| format!("{name}={n}")).collect();
+        f.pad(&weights.join(","))
+    }
+}
+
+impl Serialize for Mix {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
 impl FromStr for Mix {
     type Err = String;
 
+    /// A name, weights such as `read=9,insert=1`, or the path of a TOML file.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "default" => Ok(Self::Default),
-            "classic" => Ok(Self::Classic),
-            _ => Err("not one of default, classic".to_owned()),
+        if let Some(mix) = builtin::named(text) {
+            return Ok(mix);
         }
+        if text.contains('/') || text.to_ascii_lowercase().ends_with(".toml") {
+            return read::file(text.as_ref());
+        }
+        if text.contains('=') { read::weights(text) } else { Err(read::no_mix(text)) }
     }
 }
 
@@ -156,33 +211,57 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
+    use crate::bang::JournalMode;
     use crate::ids::{ReplicaName, Seed, WorkerNumber};
 
-    fn counts(mix: Mix, mode: JournalMode) -> HashMap<String, u32> {
+    fn settings(journal_mode: JournalMode) -> Settings {
+        Settings { journal_mode, ..Settings::new("x.db", ReplicaName::tidy("a"), Seed(1)) }
+    }
+
+    fn counts(mix: &Mix, mode: JournalMode) -> HashMap<String, u64> {
         let mut rng = Stream::worker(Seed(1), &ReplicaName::tidy("a"), WorkerNumber(0));
-        let mut counts = HashMap::new();
+        let (mut counts, settings) = (HashMap::new(), settings(mode));
         for _ in 0..100_000 {
-            *counts.entry(format!("{:?}", mix.choose(&mut rng, mode))).or_default() += 1;
+            let operation = mix.choose(&mut rng, &settings);
+            let name = OPERATIONS.iter().find(|(_, known)| *known == operation).unwrap().0;
+            *counts.entry(name.to_owned()).or_default() += 1;
         }
         counts
     }
 
     #[test]
     fn every_operation_comes_about_as_often_as_its_weight_says() {
-        for mix in [Mix::Default, Mix::Classic] {
-            let counts = counts(mix, JournalMode::Wal);
-            let total: u32 = mix.weights().iter().map(|(weight, _)| u32::from(*weight)).sum();
-            for (weight, operation) in mix.weights() {
-                let expected = 100_000 * u32::from(*weight) / total;
-                let seen = counts[&format!("{operation:?}")];
-                assert!(seen.abs_diff(expected) < 60 + expected / 4, "{operation:?}: {seen}");
+        for name in Mix::names() {
+            let mix: Mix = name.parse().unwrap();
+            let counts = counts(&mix, JournalMode::Wal);
+            let total: u64 = mix.weights().map(|(_, weight)| weight).sum();
+            for (operation, weight) in mix.weights() {
+                let expected = 100_000 * weight / total;
+                let seen = counts.get(operation).copied().unwrap_or(0);
+                assert!(seen.abs_diff(expected) < 60 + expected / 4, "{operation}: {seen}");
             }
         }
     }
 
     #[test]
     fn only_wal_is_checkpointed() {
-        let counts = counts(Mix::Default, JournalMode::Delete);
-        assert!(!counts.keys().any(|name| name.starts_with("Checkpoint")));
+        let counts = counts(&Mix::default(), JournalMode::Delete);
+        assert!(!counts.keys().any(|name| name.starts_with("checkpoint")));
+    }
+
+    #[test]
+    fn one_mix_does_everything() {
+        let everything: Mix = "everything".parse().unwrap();
+        let does: Vec<_> = everything.weights().map(|(name, _)| name).collect();
+        assert_eq!(does, OPERATIONS.iter().map(|(name, _)| *name).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_a_mix_says_of_itself_is_read_back() {
+        for text in ["default", "classic", "read=9,insert=1", "vacuum=1"] {
+            let mix: Mix = text.parse().unwrap();
+            assert_eq!(mix.to_string(), text);
+            assert_eq!(mix.to_string().parse(), Ok(mix));
+        }
     }
 }

@@ -14,12 +14,13 @@ use super::complaints::{Complaints, Detail, Hearer, say};
 use super::guard::{self, Refusal};
 use super::rendezvous::Rendezvous;
 use super::report::Report;
-use super::settings::{BadSettings, Existing, Settings};
+use super::settings::{BadSettings, Existing, LockingMode, Settings};
 use super::shared::{Counters, Shared};
 use super::watch::{self, Progress, Pulse};
 use super::worker::{Habit, Worker};
 use crate::document::Head;
-use crate::history::{Header, Rotation, SCHEMA, Writer};
+use crate::forensics::Witness;
+use crate::history::{Header, Rotation, SCHEMA, Totals, Writer};
 use crate::ids::WorkerNumber;
 use crate::merge::{Merger, Scope};
 use crate::output::Unwritten;
@@ -109,8 +110,8 @@ pub fn run(mut settings: Settings, session: &Session) -> Result<Report, BangErro
         off_the_volume(directory, database.parent().unwrap_or(settings.directory()))?;
     }
     guard::admit(&settings)?;
-    let start = Instant::now();
-    let header = header(&settings);
+    let (start, start_us) = (Instant::now(), sys::monotonic_us());
+    let header = header(&settings, start_us);
     let history = open_history(&header, session)?;
     if session.output == Output::Text
         && let Err(stop) = say(format_args!("{}", opening(&settings, &header)))
@@ -121,19 +122,22 @@ pub fn run(mut settings: Settings, session: &Session) -> Result<Report, BangErro
     // Told by the name that was given; from here on it is the file.
     settings.path = place::file(&settings.path);
     let until = settings.duration.map(|duration| start + duration);
-    let shared = Arc::new(share(settings, session, history, start));
+    let shared = Arc::new(share(settings, session, history, (start, start_us)));
     let watch = watch::start(Arc::clone(&shared), session.progress);
     let workers = start_workers(&shared)?;
     let stop = wait(&session.stop.1, until);
     shared.stop.store(true, std::sync::atomic::Ordering::Relaxed);
-    let stop = join(&shared, workers, stop);
+    let (stop, left) = join(&shared, workers, stop);
     // It only sleeps and looks: it ends within a tick.
     let _ = watch.join();
-    Ok(sum_up(&shared, header, stop))
+    if let Some(witness) = &shared.witness {
+        witness.finish();
+    }
+    Ok(sum_up(&shared, header, stop, left))
 }
 
-fn sum_up(shared: &Shared, header: Header, stop: Stop) -> Report {
-    let totals = shared.totals();
+fn sum_up(shared: &Shared, header: Header, stop: Stop, left: u64) -> Report {
+    let totals = Totals { left: Some(left), ..shared.totals() };
     let ended = shared.history.as_ref().map(|history| history.end(&totals));
     let stop = match ended {
         Some(Err(error)) if stop == Stop::Duration => super::complaints::broken(&error),
@@ -148,24 +152,36 @@ fn nothing_done(header: Header, stop: Stop) -> Report {
     Report { header, totals, evidence, counts, stop }
 }
 
-fn share(settings: Settings, session: &Session, history: Option<Writer>, start: Instant) -> Shared {
+fn share(
+    settings: Settings,
+    session: &Session,
+    history: Option<Writer>,
+    (start, start_us): (Instant, u64),
+) -> Shared {
     let hearer = match session.output {
         Output::Text => Hearer::Stdout(session.detail),
         Output::Document | Output::Events => Hearer::Nobody,
     };
+    let witness = session
+        .history
+        .as_ref()
+        .map(|directory| Witness::new(directory.join(format!("forensics-{}", settings.replica))));
     let mut merger = Merger::new(Scope::Workers);
     let own = merger.replica(settings.replica.clone(), 0);
     let habits = (0..settings.workers).map(|number| habit(&settings, number));
     let meeting = habits.filter(|habit| *habit == Habit::Reopens).count();
     Shared {
         start,
+        start_us,
         stop: Arc::new(AtomicBool::new(false)),
         established: AtomicBool::new(settings.existing == Existing::Trust),
+        second: AtomicBool::new(false),
         identity: Identity::default(),
         floor: AtomicU64::new(0),
         counters: Counters::default(),
         complaints: Complaints::new(hearer),
         history,
+        witness,
         rendezvous: Rendezvous::new(meeting),
         pulses: (0..settings.workers).map(|_| Pulse::default()).collect(),
         owners: Mutex::new((merger, own)),
@@ -176,6 +192,10 @@ fn share(settings: Settings, session: &Session, history: Option<Writer>, start: 
 
 /// In one of two replicas every other worker keeps its connection for the whole run.
 fn habit(settings: &Settings, number: u32) -> Habit {
+    if settings.locking_mode == LockingMode::Exclusive {
+        // Whoever kept it would keep everybody else out.
+        return Habit::Reopens;
+    }
     let keeps = Stream::replica(settings.seed, &settings.replica).one_in(2);
     if keeps && number.is_multiple_of(2) { Habit::Keeps } else { Habit::Reopens }
 }
@@ -209,7 +229,8 @@ fn wait(stop: &Receiver<Stop>, until: Option<Instant>) -> Stop {
 }
 
 /// Waits for the workers, but not for one that hangs in the kernel: it ends with the process.
-fn join(shared: &Shared, workers: Vec<JoinHandle<()>>, stop: Stop) -> Stop {
+/// Says how many it left behind.
+fn join(shared: &Shared, workers: Vec<JoinHandle<()>>, stop: Stop) -> (Stop, u64) {
     let until = Instant::now() + Duration::from_secs(5);
     while workers.iter().any(|worker| !worker.is_finished()) && Instant::now() < until {
         thread::sleep(Duration::from_millis(2));
@@ -219,10 +240,10 @@ fn join(shared: &Shared, workers: Vec<JoinHandle<()>>, stop: Stop) -> Stop {
         tracing::warn!("{} workers are still in a call and were left behind", stuck.len());
     }
     if done.into_iter().any(|worker| worker.join().is_err()) {
-        return Stop::Internal("a worker panicked".to_owned());
+        return (Stop::Internal("a worker panicked".to_owned()), stuck.len() as u64);
     }
     tracing::debug!(commits = shared.totals().commits, "all workers ended");
-    stop
+    (stop, stuck.len() as u64)
 }
 
 fn open_history(header: &Header, session: &Session) -> Result<Option<Writer>, BangError> {
@@ -266,7 +287,7 @@ fn opening(settings: &Settings, header: &Header) -> String {
     )
 }
 
-fn header(settings: &Settings) -> Header {
+fn header(settings: &Settings, start_us: u64) -> Header {
     let proc = |file: &str| {
         let text = fs::read_to_string(Path::new("/proc/sys/kernel").join(file));
         text.map(|text| text.trim().to_owned()).unwrap_or_default()
@@ -278,8 +299,9 @@ fn header(settings: &Settings) -> Header {
         pid: std::process::id(),
         host: proc("hostname"),
         boot: proc("random/boot_id"),
-        start_us: sys::monotonic_us(),
+        start_us,
         start_unix_us: u64::try_from(unix.as_micros()).unwrap_or(0),
+        birth: None,
         settings: settings.document(),
     }
 }

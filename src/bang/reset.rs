@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use std::{io, iter};
 
 use super::guard::Refusal;
-use super::sidecars;
+use super::{second, sidecars};
 use crate::recordlock::lock_byte;
 
 /// The byte of the database that SQLite locks for a transaction with a rollback journal.
@@ -21,7 +21,9 @@ pub(super) fn remove(path: &Path) -> Result<(), Refusal> {
     // journal of the new database: so none may be going on. Without the file there is none.
     let _held = File::options().read(true).write(true).open(path).map(hold_back);
     for file in files(path) {
-        match fs::remove_file(&file) {
+        // A lock may be a directory.
+        let removed = if file.is_dir() { fs::remove_dir(&file) } else { fs::remove_file(&file) };
+        match removed {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
                 return Err(Refusal::Remove { path: file, source });
             }
@@ -43,5 +45,18 @@ fn hold_back(file: File) -> File {
 /// The files that belong to a database, itself first: while it is gone, whoever has it open knows
 /// that it is being replaced. What a crash in between leaves, the next reset clears away.
 fn files(path: &Path) -> impl Iterator<Item = PathBuf> {
-    iter::once(path.to_owned()).chain(sidecars::beside(path))
+    let second = second::path(path);
+    let sidecars = sidecars::beside(path).into_iter().chain(sidecars::beside(&second));
+    iter::once(path.to_owned()).chain(sidecars).chain(super_journals(path)).chain([
+        sidecars::lock(path),
+        sidecars::lock(&second),
+        second,
+    ])
+}
+
+/// What transactions across two databases left beside it that were cut short.
+fn super_journals(path: &Path) -> Vec<PathBuf> {
+    let entries = path.parent().and_then(|directory| fs::read_dir(directory).ok());
+    let entries = entries.into_iter().flatten().flatten().map(|entry| entry.path());
+    entries.filter(|entry| sidecars::of_super_journal(entry).as_deref() == Some(path)).collect()
 }

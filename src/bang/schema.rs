@@ -57,7 +57,7 @@ pub(super) fn create(connection: &Connection, settings: &Settings) -> rusqlite::
     connection.pragma_update(None, "page_size", settings.page_size)?;
     // Compiling it is what sets it. Running it would also write a first page, one without our
     // stamp, and whoever looked at the file then would take it for somebody else's.
-    drop(connection.prepare("PRAGMA auto_vacuum = INCREMENTAL")?);
+    drop(connection.prepare(&format!("PRAGMA auto_vacuum = {}", settings.auto_vacuum))?);
     connection.execute_batch("BEGIN IMMEDIATE")?;
     let made = holds(connection).and_then(|found| {
         if found == Holds::Nothing {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::mix::Mix;
+use super::mix::{Change, Mix, Operation};
 use crate::ids::{ReplicaName, Seed};
 
 /// How SQLite keeps a transaction atomic.
@@ -73,6 +73,46 @@ macro_rules! words {
     };
 }
 
+/// Who may have the database open at once.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LockingMode {
+    /// Everybody.
+    #[default]
+    Normal,
+    /// One connection, until it is closed; in WAL mode without shared memory.
+    Exclusive,
+}
+
+/// How SQLite locks.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Vfs {
+    /// By record locks.
+    #[default]
+    Unix,
+    /// By record locks that a process keeps as long as it has the database open.
+    UnixExcl,
+    /// By a directory beside the database.
+    UnixDotfile,
+}
+
+/// How the pages of deleted rows are given back.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AutoVacuum {
+    /// By an incremental vacuum or a full one.
+    #[default]
+    Incremental,
+    /// At each COMMIT.
+    Full,
+    /// By a full vacuum only.
+    None,
+}
+
+words!(LockingMode { Normal = "normal", Exclusive = "exclusive" });
+words!(Vfs { Unix = "unix", UnixExcl = "unix-excl", UnixDotfile = "unix-dotfile" });
+words!(AutoVacuum { Incremental = "incremental", Full = "full", None = "none" });
 words!(JournalMode { Wal = "wal", Delete = "delete", Truncate = "truncate", Persist = "persist" });
 words!(Synchronous { Off = "off", Normal = "normal", Full = "full", Extra = "extra" });
 
@@ -116,6 +156,14 @@ pub struct Settings {
     pub page_size: u32,
     /// Bytes of the database that SQLite may map; 0 none.
     pub mmap_size: u64,
+    /// Pages of the page cache; what a transaction changes beyond them spills to the file.
+    pub cache_size: u32,
+    /// How a database that is made gives pages back.
+    pub auto_vacuum: AutoVacuum,
+    /// Who may have it open at once.
+    pub locking_mode: LockingMode,
+    /// How SQLite locks.
+    pub vfs: Vfs,
     /// How long to run; for ever if absent.
     pub duration: Option<Duration>,
 }
@@ -135,6 +183,16 @@ pub enum BadSettings {
     /// A run of no time.
     #[error("a duration of 0: nothing could be done")]
     Duration,
+    /// SQLite's locks by a directory come without shared memory.
+    #[error(
+        "journal mode wal with the VFS unix-dotfile: it shares no memory; give another journal mode"
+    )]
+    WalWithoutMemory,
+    /// One connection would keep out all others.
+    #[error(
+        "locking mode exclusive with {0} workers: one would keep out the others; give --workers=1"
+    )]
+    Exclusive(u32),
     /// The path names no file.
     #[error("{0}: not the name of a file")]
     Path(PathBuf),
@@ -150,13 +208,17 @@ impl Settings {
             replica,
             workers: 4,
             seed,
-            mix: Mix::Default,
+            mix: Mix::default(),
             journal_mode: JournalMode::Wal,
             synchronous: Synchronous::Full,
             busy_timeout: Duration::from_secs(2),
             checkpoint_every: 100,
             page_size: 1024,
             mmap_size: 0,
+            cache_size: 24,
+            auto_vacuum: AutoVacuum::Incremental,
+            locking_mode: LockingMode::Normal,
+            vfs: Vfs::Unix,
             duration: None,
         }
     }
@@ -172,10 +234,28 @@ impl Settings {
         if self.duration == Some(Duration::ZERO) {
             return Err(BadSettings::Duration);
         }
+        if self.vfs == Vfs::UnixDotfile && self.journal_mode == JournalMode::Wal {
+            return Err(BadSettings::WalWithoutMemory);
+        }
+        if self.locking_mode == LockingMode::Exclusive && self.workers > 1 {
+            return Err(BadSettings::Exclusive(self.workers));
+        }
         if self.path.file_name().is_none() {
             return Err(BadSettings::Path(self.path.clone()));
         }
         Ok(())
+    }
+
+    /// Whether an operation can be done with these settings.
+    #[must_use]
+    pub fn can(&self, operation: Operation) -> bool {
+        // A connection that keeps the database to itself would wait for itself.
+        let alone = self.locking_mode == LockingMode::Exclusive;
+        match operation {
+            Operation::Checkpoint(_) => self.journal_mode == JournalMode::Wal,
+            Operation::Serialize | Operation::Write(Change::Attach) => !alone,
+            _ => true,
+        }
     }
 
     /// The settings as a JSON object; durations are in seconds.
@@ -191,6 +271,10 @@ impl Settings {
             "checkpoint_every": self.checkpoint_every,
             "page_size": self.page_size,
             "mmap_size": self.mmap_size,
+            "cache_size": self.cache_size,
+            "auto_vacuum": self.auto_vacuum,
+            "locking_mode": self.locking_mode,
+            "vfs": self.vfs,
             "duration": self.duration.map(|duration| duration.as_secs_f64()),
         })
     }

@@ -15,10 +15,12 @@ use super::settings::{Existing, Settings};
 use super::watch::Pulse;
 use crate::codes;
 use crate::evidence::{Evidence, Kind};
+use crate::forensics::Witness;
 use crate::history::{Commit, Totals, Writer};
 use crate::ids::{Transaction, Version, WorkerNumber};
 use crate::merge::{Merger, ReplicaIndex};
 use crate::stop::Stop;
+use crate::sys;
 
 /// Counts of what was done.
 #[derive(Debug, Default)]
@@ -38,10 +40,14 @@ pub(super) struct Shared {
     pub settings: Settings,
     /// When the replica started.
     pub start: Instant,
+    /// The same on the machine's monotonic clock, in microseconds.
+    pub start_us: u64,
     /// Set when everybody is to end.
     pub stop: Arc<AtomicBool>,
     /// Set once a worker has seen our tables: from then on the database must be there.
     pub established: AtomicBool,
+    /// Set once the database to attach is known to be there.
+    pub second: AtomicBool,
     /// Which database it is.
     pub identity: Identity,
     /// The newest version acknowledged to any worker: no later snapshot may be older.
@@ -52,6 +58,8 @@ pub(super) struct Shared {
     pub complaints: Complaints,
     /// The history, if one is kept.
     pub history: Option<Writer>,
+    /// Who keeps the files at the first evidence, if there is a place for them.
+    pub witness: Option<Witness>,
     /// Where all workers meet with their connections closed.
     pub rendezvous: Rendezvous,
     /// For each worker, since when it has been in a call.
@@ -65,7 +73,8 @@ pub(super) struct Shared {
 impl Shared {
     /// Microseconds since the start.
     pub(super) fn now_us(&self) -> u64 {
-        u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX)
+        // To the microsecond the clock of all replicas: the least skew would accuse somebody.
+        sys::monotonic_us().saturating_sub(self.start_us)
     }
 
     /// Whether everybody is to end.
@@ -105,6 +114,10 @@ impl Shared {
         let replaced = self.may_be_replaced() && self.identity.is_replaced(connection);
         if replaced {
             self.end(Stop::Replaced);
+        } else if let (Some(birth), Some(history)) = (self.identity.number(), &self.history)
+            && let Err(error) = history.born(birth)
+        {
+            self.end(super::complaints::broken(&error));
         }
         !replaced
     }
@@ -120,6 +133,9 @@ impl Shared {
         if sees_data && self.may_be_replaced() && self.identity.is_replaced_at(&self.settings.path)
         {
             return self.end(Stop::Replaced);
+        }
+        if let Some(witness) = &self.witness {
+            witness.called(&self.settings.path);
         }
         let told = self.complaints.take(evidence, self.history.as_ref());
         if let Err(reason) = told {
@@ -161,6 +177,7 @@ impl Shared {
             transactions: self.counters.transactions.load(Ordering::Relaxed),
             busy: self.counters.busy.load(Ordering::Relaxed),
             evidence: self.complaints.total(),
+            left: None,
         }
     }
 }

@@ -1,7 +1,9 @@
 //! Judges sidecar files whose database is not there: SQLite would replay them, or clear them away.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
@@ -39,6 +41,23 @@ pub(super) fn beside(database: &Path) -> [PathBuf; 3] {
         name.push(suffix);
         PathBuf::from(name)
     })
+}
+
+/// The directory that stands for a lock where SQLite locks by one.
+pub(super) fn lock(database: &Path) -> PathBuf {
+    let mut name = database.as_os_str().to_owned();
+    name.push(".lock");
+    PathBuf::from(name)
+}
+
+/// The database beside which this is the super-journal of a transaction across two: its name goes
+/// on with `-mj` and nine hexadecimal digits.
+pub(crate) fn of_super_journal(path: &Path) -> Option<PathBuf> {
+    let name = path.as_os_str().as_bytes();
+    let (database, digits) = name.split_at_checked(name.len().checked_sub(9)?)?;
+    let database = database.strip_suffix(b"-mj")?;
+    let is_one = digits.iter().all(u8::is_ascii_hexdigit);
+    is_one.then(|| PathBuf::from(OsStr::from_bytes(database)))
 }
 
 /// The first file beside a missing database that must not be touched.

@@ -6,7 +6,6 @@
 use crate::evidence::Kind;
 use crate::history::{State, Track};
 use crate::ids::{Version, WorkerId};
-use crate::rng::mix;
 
 /// States that certainly failed and are remembered to name a phantom.
 const REMEMBERED: usize = 4;
@@ -74,10 +73,7 @@ impl Tally {
     /// The state that a commit on top of `found` leaves, when it makes `version`.
     #[must_use]
     pub(super) fn next(&self, found: State, version: Version) -> State {
-        let id = u64::from_ne_bytes(self.track.id.0.to_ne_bytes());
-        let chain = mix(mix(mix(id, found.chain), version.0), found.n);
-        // 53 bits and never 0: see `State`.
-        State { n: found.n + 1, chain: (chain >> 11).max(1) }
+        found.next(self.track.id, version)
     }
 
     /// COMMIT returned success.

@@ -10,13 +10,17 @@ use rusqlite::Connection;
 use super::connection::{self, May, OpenError};
 use super::failure::{self, Failure, Finding};
 use super::mix::Operation;
+use super::second::Second;
 use super::shared::Shared;
 use super::tally::Tally;
-use crate::history::{State, WorkerMark};
+use crate::history::{Sight, State, WorkerMark};
 use crate::ids::{Transaction, Version, WorkerId, WorkerNumber};
 use crate::rng::Stream;
 use crate::stop::Stop;
 use crate::sys;
+
+/// Microseconds between what readers saw, as histories tell it.
+const BETWEEN_SIGHTS: u64 = 10_000;
 
 /// Whether a worker lets go of its connection now and then.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -35,15 +39,23 @@ pub(super) struct Worker {
     pub(super) id: WorkerId,
     pub(super) rng: Stream,
     pub(super) tally: Tally,
+    /// The same of the second database.
+    pub(super) second: Second,
     /// The newest version it has seen.
     pub(super) seen: Version,
     /// By how much the tallies and the version differ since a torn snapshot that was told.
     pub(super) drift: i128,
+    /// How many rows the tally had when they were last added up.
+    pub(super) rows: u64,
     /// Transactions tried.
     pub(super) tried: u64,
     /// The transaction it is in.
     pub(super) current: Option<Transaction>,
     pub(super) buffer: Vec<u8>,
+    /// What a reader saw last, for the line of the next commit.
+    pub(super) sight: Option<Sight>,
+    /// When that was, or an earlier one that was told.
+    sighted: u64,
     habit: Habit,
     meetings: u64,
     failures: u32,
@@ -93,11 +105,15 @@ impl Worker {
             id,
             rng,
             tally: Tally::new(id),
+            second: Second::default(),
             seen: Version(0),
             drift: 0,
+            rows: 0,
             tried: 0,
             current: None,
             buffer: Vec::new(),
+            sight: None,
+            sighted: 0,
             habit,
             meetings: 0,
             failures: 0,
@@ -142,9 +158,18 @@ impl Worker {
         }
     }
 
+    /// Takes note of what a reader saw, now and then: it is to cost nothing.
+    pub(super) fn sighted(&mut self, begin: u64, version: Version) {
+        if begin.saturating_sub(self.sighted) >= BETWEEN_SIGHTS {
+            let end = self.shared.now_us();
+            self.sight = Some(Sight { version, begin, end });
+            self.sighted = begin;
+        }
+    }
+
     fn next_operation(&mut self) -> Operation {
         let settings = &self.shared.settings;
-        let operation = settings.mix.choose(&mut self.rng, settings.journal_mode);
+        let operation = settings.mix.choose(&mut self.rng, settings);
         match (operation, self.habit) {
             (Operation::Reopen, Habit::Keeps) => Operation::Read,
             (operation, _) => operation,
@@ -267,7 +292,7 @@ impl Worker {
         }
     }
 
-    fn nap(&self, pause: Duration) {
+    pub(super) fn nap(&self, pause: Duration) {
         let slice = Duration::from_millis(50);
         let mut left = pause;
         while !left.is_zero() && !self.shared.stopping() {

@@ -14,7 +14,8 @@ use super::program;
 use super::run::{WorkloadArgs, duration};
 use crate::bang::BangError;
 use crate::compare::{
-    self, Answer, ArmName, Bare, CompareError, Comparison, Config, Launcher, Step, StopRule, Trials,
+    self, Answer, ArmName, Bare, Chaos, CompareError, Comparison, Config, Every, Launcher, Step,
+    StopRule, Stops, Trials,
 };
 use crate::exit::Exit;
 use crate::ids::{ReplicaName, Seed};
@@ -33,6 +34,7 @@ Examples:
                                              for scripts: exit 1 unless that is the verdict
   walbanger compare --drop-lock --launcher docker
                                              with a container for each replica (make image first)
+  walbanger compare --kill-every 1s -r 20    a crowd, one of them killed every second
   walbanger compare --profile virtiofsd-auto --expect predicted
                                              does this boundary do what is foretold of it?
 
@@ -58,6 +60,9 @@ pub struct CompareArgs {
     trials: TrialArgs,
 
     #[command(flatten)]
+    chaos: ChaosArgs,
+
+    #[command(flatten)]
     workload: WorkloadArgs,
 
     #[command(flatten)]
@@ -80,7 +85,7 @@ struct TrialArgs {
     volume: Option<PathBuf>,
 
     /// Processes that bang on the database
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[arg(short, long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     #[arg(value_name = "N")]
     replicas: u32,
 
@@ -105,9 +110,30 @@ struct TrialArgs {
     #[arg(long)]
     bare: bool,
 
+    /// No arm but the faulted one, to measure it; there will be no verdict
+    #[arg(long, hide = true, conflicts_with = "bare")]
+    faulted_only: bool,
+
     /// How replicas are started: local, docker, or docker:IMAGE
     #[arg(long, default_value = "local", value_name = "HOW")]
     launcher: Launcher,
+}
+
+/// What is done to the replicas while they work.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Chaos")]
+struct ChaosArgs {
+    /// Kill a replica about this often, at seeded moments, and start it again
+    #[arg(long = "kill-every", value_name = "TIME")]
+    kill: Option<Every>,
+
+    /// Stop a replica about this often and let it go on after so long [for=300ms]
+    #[arg(long = "stop-every", value_name = "TIME[,for=TIME]")]
+    stop: Option<Stops>,
+
+    /// Tell a replica to end about this often, and start it again
+    #[arg(long = "restart-every", value_name = "TIME")]
+    restart: Option<Every>,
 }
 
 /// What becomes of the result.
@@ -221,7 +247,12 @@ fn config(args: &CompareArgs) -> anyhow::Result<Config> {
         workload,
         plan,
         mount_flags: args.how.flags(),
-        bare: if trials.bare { Bare::Include } else { Bare::Leave },
+        bare: match (trials.bare, trials.faulted_only) {
+            (true, _) => Bare::Include,
+            (_, true) => Bare::FaultedOnly,
+            _ => Bare::Leave,
+        },
+        chaos: Chaos { kill: args.chaos.kill, stop: args.chaos.stop, restart: args.chaos.restart },
         launcher: trials.launcher.clone(),
         out: args.result.out.clone(),
         seed,

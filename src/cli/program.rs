@@ -7,7 +7,8 @@ use clap::Parser as _;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::{
-    Cli, Command, compare, ctl, doctor, judge, logging, meta, mount, probe, profiles, run, selftest,
+    Cli, Command, check, compare, ctl, doctor, forensics, judge, logging, meta, mount, probe,
+    profiles, report, run, selftest,
 };
 use crate::bang::BangError;
 use crate::exit::Exit;
@@ -56,12 +57,15 @@ fn execute(command: Command) -> anyhow::Result<Exit> {
         Command::Mount(args) => mount::execute(&args),
         Command::Ctl(args) => ctl::execute(&args),
         Command::Compare(args) => compare::execute(&args),
+        Command::Check(args) => check::execute(&args),
         Command::Doctor(args) => doctor::execute(&args),
         Command::Profiles(args) => profiles::execute(&args),
         Command::Probe(args) => probe::execute(&args),
         Command::ProbeAgent(args) => probe::agent(&args),
         Command::LockProbe(args) => selftest::lock(&args),
         Command::SelfTest(args) => Ok(selftest::self_test(&args)),
+        Command::Forensics(args) => forensics::execute(&args),
+        Command::Report(args) => report::execute(&args),
         Command::Judge(args) => judge::execute(&args),
         Command::Completions(args) => meta::completions(&args),
         Command::Man(args) => meta::man(&args),

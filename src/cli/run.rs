@@ -7,8 +7,8 @@ use clap::Args;
 
 use super::program;
 use crate::bang::{
-    self, Detail, Existing, JournalMode, Mix, Output, Progress, Report, Session, Settings,
-    Synchronous,
+    self, AutoVacuum, Detail, Existing, JournalMode, LockingMode, Mix, Output, Progress, Report,
+    Session, Settings, Synchronous, Vfs,
 };
 use crate::exit::Exit;
 use crate::history::Rotation;
@@ -66,7 +66,8 @@ pub(super) struct WorkloadArgs {
     #[arg(long, value_name = "N")]
     pub seed: Option<Seed>,
 
-    /// What the workers do: default, or classic (900 SELECT : 10 INSERT : 10 UPDATE : 1 DELETE)
+    /// What the workers do: default, classic, everything or writers, a TOML file, or weights such
+    /// as read=9,insert=1
     #[arg(long, default_value_t, value_name = "MIX")]
     pub mix: Mix,
 
@@ -93,6 +94,22 @@ pub(super) struct WorkloadArgs {
     /// Bytes of the database that SQLite may map
     #[arg(long, default_value_t = 0, value_name = "BYTES")]
     pub mmap_size: u64,
+
+    /// Pages of the page cache; what a transaction changes beyond them spills
+    #[arg(long, default_value_t = 24, value_name = "PAGES")]
+    pub cache_size: u32,
+
+    /// incremental, full or none, for a database that is made
+    #[arg(long, default_value_t, value_name = "HOW")]
+    pub auto_vacuum: AutoVacuum,
+
+    /// normal, or exclusive: one connection keeps the database to itself while it is open
+    #[arg(long, default_value_t, value_name = "MODE")]
+    pub locking_mode: LockingMode,
+
+    /// How SQLite locks: unix, unix-excl or unix-dotfile; the same for all who use the database
+    #[arg(long, default_value_t, value_name = "VFS")]
+    pub vfs: Vfs,
 }
 
 /// What it says, and where.
@@ -149,13 +166,17 @@ impl WorkloadArgs {
         };
         Ok(Settings {
             workers: self.workers,
-            mix: self.mix,
+            mix: self.mix.clone(),
             journal_mode: self.journal_mode,
             synchronous: self.synchronous,
             busy_timeout: self.busy_timeout,
             checkpoint_every: self.checkpoint_every,
             page_size: self.page_size,
             mmap_size: self.mmap_size,
+            cache_size: self.cache_size,
+            auto_vacuum: self.auto_vacuum,
+            locking_mode: self.locking_mode,
+            vfs: self.vfs,
             duration,
             ..Settings::new(path, replica, seed)
         })

@@ -8,7 +8,7 @@ use serde::Serialize;
 use walbanger_fuse::Plan;
 
 use super::prediction::is_refusal;
-use super::{CompareError, Launcher};
+use super::{Chaos, CompareError, Launcher};
 use crate::bang::Settings;
 use crate::evidence::Evidence;
 use crate::ids::Seed;
@@ -61,6 +61,8 @@ pub enum Bare {
     Leave,
     /// Three arms.
     Include,
+    /// The faulted arm alone: there is no verdict, but a time to first evidence.
+    FaultedOnly,
 }
 
 /// What to compare, and how.
@@ -92,6 +94,8 @@ pub struct Config {
     pub mount_flags: Vec<String>,
     /// Whether there is an arm without FUSE.
     pub bare: Bare,
+    /// What is done to the replicas while they work.
+    pub chaos: Chaos,
     /// How replicas are started.
     pub launcher: Launcher,
     /// Where results are kept.

@@ -8,6 +8,9 @@ use std::path::Path;
 use std::process::Command;
 use std::str::FromStr;
 
+use nix::sys::signal::Signal;
+
+use super::replica::Replica;
 use crate::bang::Settings;
 
 /// The name of the database in every view.
@@ -21,6 +24,30 @@ pub enum Launcher {
     Local,
     /// As containers of the Docker Engine, from this image.
     Docker(String),
+}
+
+/// What can be done to a running replica.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Blow {
+    /// It ends at once and knows nothing of it.
+    Kill,
+    /// It stands still.
+    Stop,
+    /// It goes on.
+    GoOn,
+    /// It is asked to end.
+    End,
+}
+
+impl fmt::Display for Blow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Kill => "kill it",
+            Self::Stop => "stop it",
+            Self::GoOn => "let it go on",
+            Self::End => "tell it to end",
+        })
+    }
 }
 
 impl FromStr for Launcher {
@@ -99,6 +126,28 @@ impl Launcher {
         Ok(command)
     }
 
+    /// Does it to a running replica; whether it could be done.
+    pub(super) fn strike(
+        &self,
+        blow: Blow,
+        process: &Replica,
+        name: &str,
+    ) -> std::io::Result<bool> {
+        let (signal, words): (_, &[&str]) = match blow {
+            Blow::Kill => (Signal::SIGKILL, &["kill"]),
+            Blow::Stop => (Signal::SIGSTOP, &["pause"]),
+            Blow::GoOn => (Signal::SIGCONT, &["unpause"]),
+            Blow::End => (Signal::SIGTERM, &["kill", "--signal=TERM"]),
+        };
+        if let Self::Local = self {
+            process.signal(signal);
+            return Ok(true);
+        }
+        // The container may not be up yet, or may have ended in the meantime.
+        let output = Command::new("docker").args(words).arg(name).output()?;
+        Ok(output.status.success())
+    }
+
     /// Ends a replica that did not end by itself.
     pub fn kill(&self, name: &str) {
         if let Self::Docker(_) = self {
@@ -121,6 +170,10 @@ fn flags(settings: &Settings) -> Vec<String> {
         format!("--checkpoint-every={}", settings.checkpoint_every),
         format!("--page-size={}", settings.page_size),
         format!("--mmap-size={}", settings.mmap_size),
+        format!("--cache-size={}", settings.cache_size),
+        format!("--auto-vacuum={}", settings.auto_vacuum),
+        format!("--locking-mode={}", settings.locking_mode),
+        format!("--vfs={}", settings.vfs),
     ];
     if let Some(duration) = settings.duration {
         flags.push(format!("--duration={}us", duration.as_micros()));

@@ -11,9 +11,12 @@ use std::time::Duration;
 
 use crossbeam_channel::Sender;
 use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use super::CompareError;
-use crate::history::{Event, Header, Line, parse_line};
+use super::kept::Kept;
+use crate::history::{Event, Header, Line, Rotation, parse_line};
 
 /// How long lines may gather in the pipe. A reader that wakes for each line would take the
 /// processor from the replicas.
@@ -64,7 +67,7 @@ impl Replica {
         news: Sender<News>,
     ) -> Result<Self, CompareError> {
         let errors = File::create(&log).map_err(CompareError::io(&log))?;
-        let keep = File::create(history).map_err(CompareError::io(history))?;
+        let kept = Kept::begin(history, Rotation::default()).map_err(CompareError::io(history))?;
         command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -78,7 +81,7 @@ impl Replica {
         // A smaller pipe only means more waking up.
         let _ = fcntl(output.as_fd(), FcntlArg::F_SETPIPE_SZ(PIPE));
         let reader = thread::spawn(move || {
-            let mut feed = Feed { index, keep, news, rest: Vec::new() };
+            let mut feed = Feed { index, kept, news, rest: Vec::new() };
             feed.read(output);
             // The trial may be over and nobody listening.
             let _ = feed.news.send(News::Ended(index));
@@ -100,25 +103,31 @@ impl Replica {
         matches!(state, Some('T' | 't'))
     }
 
+    /// Sends a signal to its process, which is there until [`Self::finish`].
+    pub(super) fn signal(&self, signal: Signal) {
+        // It may have ended by itself: then nobody is there to be told.
+        let _ = i32::try_from(self.child.id()).map(|pid| kill(Pid::from_raw(pid), signal));
+    }
+
     /// Ends it by force.
     pub(super) fn kill(&mut self) {
         let _ = self.child.kill();
     }
 
-    /// Waits for its end; its output has ended already.
-    pub(super) fn finish(&mut self) -> Ending {
+    /// Waits for its end; its output has ended already. What was `expected` leaves no message.
+    pub(super) fn finish(&mut self, expected: bool) -> Ending {
         self.stop();
         let status = self.child.wait();
         if let Some(reader) = self.reader.take() {
             let _ = reader.join();
         }
         match status {
-            Ok(status) => self.ending(status),
+            Ok(status) => self.ending(status, expected),
             Err(error) => Ending::Failed(error.to_string()),
         }
     }
 
-    fn ending(&self, status: ExitStatus) -> Ending {
+    fn ending(&self, status: ExitStatus, expected: bool) -> Ending {
         // A container's first process tells of a signal by its status.
         let signal = status.signal().or_else(|| status.code().map(|code| code - 128));
         match (status.code(), signal) {
@@ -126,6 +135,7 @@ impl Replica {
             (Some(0 | 1 | 4), _) => Ending::Orderly,
             (_, Some(libc::SIGBUS)) => Ending::Crash("SIGBUS"),
             (_, Some(libc::SIGSEGV)) => Ending::Crash("SIGSEGV"),
+            _ if expected => Ending::Failed(status.to_string()),
             _ => {
                 let said = std::fs::read_to_string(&self.log).unwrap_or_default();
                 let last = said.trim().lines().next_back();
@@ -156,7 +166,7 @@ impl Drop for Replica {
 /// The reading end of one replica.
 struct Feed {
     index: usize,
-    keep: File,
+    kept: Kept,
     news: Sender<News>,
     /// The beginning of a line whose end has not come yet.
     rest: Vec<u8>,
@@ -186,17 +196,21 @@ impl Feed {
 
     /// Takes the next bytes; whether there is any sense in going on.
     fn take(&mut self, bytes: &[u8]) -> bool {
-        // The history beside the results is for people; the trial does not depend on it.
-        let _ = self.keep.write_all(bytes);
         self.rest.extend_from_slice(bytes);
         let Some(end) = self.rest.iter().rposition(|&byte| byte == b'\n') else { return true };
         let tail = self.rest.split_off(end + 1);
         let lines = std::mem::replace(&mut self.rest, tail);
+        // At once: what was said must be there whatever comes next.
+        self.kept.put(&lines);
         let mut events = Vec::new();
         for line in lines[..end].split(|&byte| byte == b'\n') {
             match parse_line(line) {
-                Ok(Line::Event(event)) => events.push(event),
+                Ok(Line::Event(event)) => {
+                    self.kept.event(&event);
+                    events.push(event);
+                }
                 Ok(Line::Header(header)) => {
+                    self.kept.header(line);
                     let _ = self.news.send(News::Header(self.index, header));
                 }
                 Err(why) => {

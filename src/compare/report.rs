@@ -209,6 +209,10 @@ fn settings(config: &Config) -> serde_json::Value {
             settings.insert("layout".to_owned(), serde_json::json!(layout));
         }
         settings.insert("launcher".to_owned(), config.launcher.to_string().into());
+        let chaos = config.chaos.flags();
+        if !chaos.is_empty() {
+            settings.insert("chaos".to_owned(), chaos.into());
+        }
     }
     settings
 }

@@ -1,13 +1,13 @@
 //! One trial: a fresh database, its replicas, and what they and the judge say of it.
 
+mod chaos;
 mod crew;
+mod graves;
+mod heard;
 mod member;
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
-use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
 
 use crossbeam_channel::Receiver;
 use serde::Serialize;
@@ -18,11 +18,14 @@ use super::launcher::DATABASE;
 use super::{ArmName, CompareError, Config};
 use crate::bang::{self, Settings};
 use crate::evidence::{Evidence, Kind};
+use crate::forensics;
 use crate::ids::{ReplicaName, Seed};
-use crate::judge::{Request, Verdict};
+use crate::judge::by_child;
 use crate::rng::mix;
 use crate::stop::Stop;
 use crew::Crew;
+
+pub use chaos::{Chaos, Done, Every, Stops};
 
 /// One trial and its result.
 #[derive(Clone, Debug, Serialize)]
@@ -46,6 +49,9 @@ pub struct Trial {
     pub transactions: u64,
     /// How often a replica found the database busy.
     pub busy: u64,
+    /// What was done to the replicas on purpose, if anything was to be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chaos: Option<Done>,
     /// Acknowledged commits, as the judge counts them.
     pub acked: u64,
     /// Those of them that are not in the database.
@@ -123,10 +129,25 @@ pub(super) fn run(place: &Place<'_>, stop: &Receiver<Stop>) -> Result<Trial, Com
     };
     let mut crew = Crew::new(place, &settings, daemon);
     crew.run(stop)?;
+    let kept = place.results.join(forensics::DIRECTORY);
+    if place.config.out.is_some() {
+        // While the views are there.
+        let views = place.views.iter().map(PathBuf::as_path);
+        let paths: Vec<_> = [place.volume.as_path()].into_iter().chain(views).collect();
+        forensics::moment(&kept, &paths, &[]).map_err(CompareError::io(&kept))?;
+    }
     let mount = crew.daemon.take().map(Daemon::finish).transpose()?;
-    let request = crew.ledger.request(crew.seconds());
-    let verdict = judge(&settings.path, &request)?;
-    Ok(crew.result(&verdict, mount, seed))
+    if place.config.out.is_some() {
+        // Before the judge: it makes a new index, and may roll a journal back.
+        forensics::keep_database(&kept, &settings.path).map_err(CompareError::io(&kept))?;
+    }
+    let verdict = by_child(&settings.path, &crew.request())
+        .map_err(|error| CompareError::Judge(error.to_string()))?;
+    let trial = crew.result(&verdict, mount);
+    if place.config.out.is_some() && !trial.has_evidence() {
+        std::fs::remove_dir_all(&kept).map_err(CompareError::io(&kept))?;
+    }
+    Ok(trial)
 }
 
 fn crash(replica: ReplicaName, signal: &str, at: f64) -> Evidence {
@@ -135,51 +156,5 @@ fn crash(replica: ReplicaName, signal: &str, at: f64) -> Evidence {
 }
 
 fn evidence(kind: Kind, replica: ReplicaName, at: f64, message: String) -> Evidence {
-    Evidence {
-        kind,
-        code: None,
-        name: None,
-        at,
-        replica,
-        worker: 0,
-        transaction: None,
-        message,
-        transient: None,
-    }
-}
-
-/// Has the database judged by a child: a damaged file may crash whoever reads it.
-fn judge(database: &Path, request: &Request) -> Result<Verdict, CompareError> {
-    let failed = |why: String| CompareError::Judge(why);
-    let program = std::env::current_exe().map_err(CompareError::io(Path::new("/proc/self")))?;
-    let mut child = Command::new(program)
-        .arg("judge")
-        .arg(database)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .process_group(0)
-        .spawn()
-        .map_err(|error| failed(error.to_string()))?;
-    let mut stdin = child.stdin.take().expect("standard input is a pipe");
-    let question = serde_json::to_vec(request).map_err(|error| failed(error.to_string()))?;
-    // It reads everything before it writes anything, so neither waits for the other.
-    let asked = stdin.write_all(&question);
-    drop(stdin);
-    let output = child.wait_with_output().map_err(|error| failed(error.to_string()))?;
-    if let Ok(verdict) = serde_json::from_slice(&output.stdout) {
-        return Ok(verdict);
-    }
-    if output.status.code().is_none() {
-        // Killed by the file it read: that is a verdict, too.
-        return Ok(unreadable(request, &output.status.to_string()));
-    }
-    let why = asked.err().map_or_else(|| output.status.to_string(), |error| error.to_string());
-    Err(failed(why))
-}
-
-fn unreadable(request: &Request, how: &str) -> Verdict {
-    let nothing = crate::judge::judge(Path::new("/dev/null/nothing"), request);
-    let message = format!("the judge was killed by the database it read: {how}");
-    let crash = evidence(Kind::Crash, ReplicaName::tidy("judge"), request.at, message);
-    Verdict { evidence: vec![crash], integrity: how.to_owned(), ..nothing }
+    Evidence::new(kind, replica, at, message)
 }

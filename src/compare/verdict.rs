@@ -228,6 +228,7 @@ pub(super) mod tests {
             commits_per_second: 100.0,
             transactions: 100,
             busy: 0,
+            chaos: None,
             acked: 100,
             lost: 0,
             integrity: "ok".to_owned(),

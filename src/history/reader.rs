@@ -4,7 +4,7 @@ use std::io::BufRead;
 
 use serde::Deserialize;
 
-use super::{Commit, Event, Header, Outcome, SCHEMA, State, Totals, WorkerMark};
+use super::{Commit, Event, Header, Outcome, SCHEMA, Sight, State, Totals, WorkerMark, fast};
 use crate::evidence::Evidence;
 use crate::ids::{Version, WorkerId};
 
@@ -51,6 +51,14 @@ pub enum Line {
 /// # Errors
 /// Says in words what is wrong with the line.
 pub fn parse_line(line: &[u8]) -> Result<Line, String> {
+    match fast::commit(line) {
+        Some(commit) => Ok(Line::Event(Event::Commit(commit))),
+        None => parse_any(line),
+    }
+}
+
+/// Understands any line, and takes its time.
+pub(super) fn parse_any(line: &[u8]) -> Result<Line, String> {
     let raw: Raw = match serde_json::from_slice(line) {
         Ok(raw) => raw,
         // A header has no `k`; anything else that has none is reported as what it lacks.
@@ -106,12 +114,27 @@ impl<R: BufRead> Reader<R> {
         self.lines.torn
     }
 
+    /// An error about the line that was read last.
+    #[must_use]
+    pub fn wrong(&self, why: String) -> HistoryError {
+        self.lines.wrong(why)
+    }
+
     fn event(&mut self) -> Result<Option<Event>, HistoryError> {
         while self.lines.advance()? {
             match parse_line(&self.lines.buffer) {
                 Ok(Line::Event(event)) => return Ok(Some(event)),
-                // Rotated parts that were joined have their headers in the middle.
-                Ok(Line::Header(_)) => {}
+                // The number of the database is told by a header of its own, and rotated parts
+                // that were joined have theirs in the middle.
+                Ok(Line::Header(header)) if self.header.is_same_run(&header) => {
+                    self.header.birth = header.birth.or(self.header.birth);
+                }
+                Ok(Line::Header(header)) => {
+                    let other = format!("replica {}, process {}", header.replica, header.pid);
+                    return Err(self
+                        .lines
+                        .wrong(format!("a history of another run ({other}) begins")));
+                }
                 Err(why) => return Err(self.lines.wrong(why)),
             }
         }
@@ -170,11 +193,13 @@ struct Raw {
     o: Option<Outcome>,
     acked: Option<u64>,
     lost: Option<u64>,
+    r: Option<(Version, u64, u64)>,
     evidence: Option<Evidence>,
     commits: Option<u64>,
     transactions: Option<u64>,
     busy: Option<u64>,
     count: Option<u64>,
+    left: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -220,6 +245,7 @@ impl Raw {
             begin: self.b?,
             end: self.e?,
             outcome: self.o?,
+            read: self.r.map(|(version, begin, end)| Sight { version, begin, end }),
         }))
     }
 
@@ -230,6 +256,7 @@ impl Raw {
             transactions: self.transactions?,
             busy: self.busy?,
             evidence: self.count?,
+            left: self.left,
         }))
     }
 }

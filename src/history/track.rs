@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::WorkerId;
+use crate::ids::{Version, WorkerId};
+use crate::rng::mix;
 
 /// What a worker's row of the tally says: how many commits, and a hash chained over them.
 ///
@@ -15,9 +16,21 @@ pub struct State {
     pub chain: u64,
 }
 
-/// Unknown outcomes that are remembered: each one but the last was overwritten by a later try, so
-/// a few are plenty.
-const REMEMBERED: usize = 8;
+impl State {
+    /// The state that a commit on top of this one leaves in the row of `worker` when it makes
+    /// `version`.
+    #[must_use]
+    pub fn next(self, worker: WorkerId, version: Version) -> Self {
+        let id = u64::from_ne_bytes(worker.0.to_ne_bytes());
+        let chain = mix(mix(mix(id, self.chain), version.0), self.n);
+        // 53 bits and never 0, which means that there is no row.
+        Self { n: self.n + 1, chain: (chain >> 11).max(1) }
+    }
+}
+
+/// Unknown outcomes that are remembered since the last acknowledged one. Most are overwritten by
+/// a later try; where there are more, see [`Track::forgotten`].
+const REMEMBERED: usize = 64;
 
 /// A worker's acknowledged state, fed by its commits in order.
 #[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
@@ -34,13 +47,23 @@ pub struct Track {
     /// States that COMMITs since then may have left, each of which returned an error.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unknown: Vec<State>,
+    /// Whether there were more of those than are remembered.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub forgotten: bool,
 }
 
 impl Track {
     /// A worker that has done nothing yet.
     #[must_use]
     pub fn new(id: WorkerId) -> Self {
-        Self { id, acked: 0, lost: 0, state: State::default(), unknown: Vec::new() }
+        Self {
+            id,
+            acked: 0,
+            lost: 0,
+            state: State::default(),
+            unknown: Vec::new(),
+            forgotten: false,
+        }
     }
 
     /// A commit was acknowledged and left `state`.
@@ -53,6 +76,7 @@ impl Track {
         self.acked += 1;
         self.state = state;
         self.unknown.clear();
+        self.forgotten = false;
     }
 
     /// A COMMIT that would leave `state` returned an error.
@@ -62,6 +86,7 @@ impl Track {
         }
         if self.unknown.len() == REMEMBERED {
             self.unknown.remove(0);
+            self.forgotten = true;
         }
         self.unknown.push(state);
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::{Commit, Event, Header, Outcome, Totals, Track, WorkerMark};
+use super::{Commit, Event, Header, Outcome, Sight, Totals, Track, WorkerMark};
 use crate::evidence::Evidence;
 use crate::output;
 
@@ -77,6 +77,17 @@ impl Writer {
         let mut inner = Inner { header, file, to_stdout, tracks: Vec::new(), line };
         inner.put()?;
         Ok(Self { inner: Mutex::new(inner) })
+    }
+
+    /// The database was opened, and this is its number: a second header says so, once.
+    pub fn born(&self, birth: u64) -> io::Result<()> {
+        let mut inner = self.lock();
+        if inner.header.birth.is_some() {
+            return Ok(());
+        }
+        inner.header.birth = Some(birth);
+        inner.line = header_line(&inner.header)?;
+        inner.put()
     }
 
     /// A worker starts.
@@ -220,20 +231,28 @@ fn worker_line(line: &mut Vec<u8>, mark: &WorkerMark) -> io::Result<()> {
 }
 
 fn commit_line(line: &mut Vec<u8>, commit: &Commit) -> io::Result<()> {
-    let Commit { worker, state, version, begin, end, outcome } = commit;
+    let Commit { worker, state, version, begin, end, outcome, read } = commit;
     let (n, c) = (state.n, state.chain);
     let outcome = match outcome {
         Outcome::Ok => "ok",
         Outcome::Unknown => "unknown",
     };
     write!(line, r#"{{"k":"commit","w":{worker},"n":{n},"c":{c},"v":{version},"#)?;
-    writeln!(line, r#""b":{begin},"e":{end},"o":"{outcome}"}}"#)
+    write!(line, r#""b":{begin},"e":{end},"o":"{outcome}""#)?;
+    if let Some(Sight { version, begin, end }) = read {
+        write!(line, r#","r":[{version},{begin},{end}]"#)?;
+    }
+    line.write_all(b"}\n")
 }
 
 fn end_line(line: &mut Vec<u8>, totals: &Totals) -> io::Result<()> {
-    let Totals { at, commits, transactions, busy, evidence } = totals;
+    let Totals { at, commits, transactions, busy, evidence, left } = totals;
     write!(line, r#"{{"k":"end","t":{at},"commits":{commits},"#)?;
-    writeln!(line, r#""transactions":{transactions},"busy":{busy},"count":{evidence}}}"#)
+    write!(line, r#""transactions":{transactions},"busy":{busy},"count":{evidence}"#)?;
+    if let Some(left) = left {
+        write!(line, r#","left":{left}"#)?;
+    }
+    line.write_all(b"}\n")
 }
 
 impl Event {
@@ -273,6 +292,7 @@ mod tests {
             boot: "b".to_owned(),
             start_us: 5,
             start_unix_us: 6,
+            birth: None,
             settings: serde_json::json!({ "workers": 2 }),
         }
     }
@@ -284,13 +304,14 @@ mod tests {
     fn commit(n: u64) -> Commit {
         let state = State { n, chain: n + 100 };
         let outcome = if n.is_multiple_of(7) { Outcome::Unknown } else { Outcome::Ok };
-        Commit { worker: 0, state, version: Version(n), begin: n, end: n + 1, outcome }
+        let read = n.is_multiple_of(5).then_some(Sight { version: Version(n), begin: n, end: n });
+        Commit { worker: 0, state, version: Version(n), begin: n, end: n + 1, outcome, read }
     }
 
     fn events(path: &Path) -> Vec<Event> {
         let file = BufReader::new(File::open(path).unwrap());
         let reader = Reader::new(file, "x").unwrap();
-        assert_eq!(reader.header(), &header());
+        assert_eq!(&Header { birth: None, ..reader.header().clone() }, &header());
         reader.map(Result::unwrap).collect()
     }
 
@@ -302,7 +323,8 @@ mod tests {
         writer.worker(mark(State::default(), 0)).unwrap();
         writer.commit(&commit(1)).unwrap();
         writer.commit(&commit(7)).unwrap();
-        let totals = Totals { at: 9, commits: 1, transactions: 2, busy: 3, evidence: 4 };
+        let totals =
+            Totals { at: 9, commits: 1, transactions: 2, busy: 3, evidence: 4, left: Some(0) };
         writer.end(&totals).unwrap();
         let expected = [
             Event::Worker(mark(State::default(), 0)),
@@ -321,6 +343,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let rotation = Rotation { bytes: 2000, keep: 2 };
         let writer = Writer::to_directory(header(), directory.path(), rotation, &FD).unwrap();
+        writer.born(77).unwrap();
         writer.worker(mark(State::default(), 0)).unwrap();
         let many: Vec<_> = (1..=200).filter(|n| n % 7 != 0).map(commit).collect();
         for commit in &many {

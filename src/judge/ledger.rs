@@ -1,44 +1,103 @@
 //! Adds up the histories of all replicas to what was acknowledged to whom.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 use super::{Claim, Request};
-use crate::history::{Event, Outcome, Track};
-use crate::ids::ReplicaName;
+use crate::history::{Commit, Event, Outcome, Totals, Track, WorkerMark};
+use crate::ids::{ReplicaName, Version, WorkerId};
 
 /// What every worker was acknowledged; fed by the events of each replica in their order.
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
     claims: Vec<Claim>,
-    /// The place of the worker that bears a number in a replica now.
-    current: BTreeMap<(ReplicaName, u32), usize>,
+    known: HashMap<WorkerId, usize>,
+    replicas: Vec<Roster>,
+}
+
+/// A replica of a ledger: the value that [`Ledger::replica`] returned.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Entry(usize);
+
+/// Which claim each number of a worker stands for now.
+#[derive(Clone, Debug)]
+struct Roster {
+    name: ReplicaName,
+    /// Its place is free.
+    dead: bool,
+    claims: HashMap<u32, usize>,
 }
 
 impl Ledger {
+    /// The replica of this name, which is added if it is new.
+    pub fn replica(&mut self, name: &ReplicaName) -> Entry {
+        let known = |roster: &Roster| !roster.dead && roster.name == *name;
+        if let Some(known) = self.replicas.iter().position(known) {
+            return Entry(known);
+        }
+        let roster = Roster { name: name.clone(), dead: false, claims: HashMap::new() };
+        let free = self.replicas.iter().position(|roster| roster.dead);
+        let free = free.unwrap_or(self.replicas.len());
+        match self.replicas.get_mut(free) {
+            Some(place) => *place = roster,
+            None => self.replicas.push(roster),
+        }
+        Entry(free)
+    }
+
     /// Takes the next event of a replica.
     pub fn feed(&mut self, replica: &ReplicaName, event: &Event) {
+        let entry = self.replica(replica);
         match event {
             Event::Worker(mark) => {
-                let known = self.claims.iter().position(|claim| claim.track.id == mark.id);
-                let at = known.unwrap_or_else(|| {
-                    let mut track = Track::new(mark.id);
-                    (track.state, track.acked, track.lost) = (mark.state, mark.acked, mark.lost);
-                    let worker = mark.worker;
-                    self.claims.push(Claim { replica: replica.clone(), worker, track });
-                    self.claims.len() - 1
-                });
-                self.current.insert((replica.clone(), mark.worker), at);
+                self.worker(entry, mark);
             }
             Event::Commit(commit) => {
-                let at = self.current.get(&(replica.clone(), commit.worker));
-                if let Some(claim) = at.and_then(|at| self.claims.get_mut(*at)) {
-                    match commit.outcome {
-                        Outcome::Ok => claim.track.acknowledged(commit.state),
-                        Outcome::Unknown => claim.track.may_be(commit.state),
-                    }
+                if let Some(claim) = self.claim(entry, commit.worker) {
+                    claim.take(commit);
                 }
             }
-            Event::Evidence(_) | Event::End(_) => {}
+            Event::End(totals) => self.end(entry, totals),
+            Event::Evidence(_) => {}
+        }
+    }
+
+    /// A worker starts, or is known and goes on; gives what is known of it, and whether that is new.
+    pub fn worker(&mut self, Entry(entry): Entry, mark: &WorkerMark) -> (&mut Claim, bool) {
+        let roster = &mut self.replicas[entry];
+        let before = self.claims.len();
+        let at = *self.known.entry(mark.id).or_insert_with(|| {
+            let mut track = Track::new(mark.id);
+            (track.state, track.acked, track.lost) = (mark.state, mark.acked, mark.lost);
+            // The part before this one is gone, and with it what it said of unknown outcomes.
+            track.forgotten = mark.acked > 0;
+            self.claims.push(Claim::new(roster.name.clone(), mark.worker, track));
+            self.claims.len() - 1
+        });
+        roster.claims.insert(mark.worker, at);
+        (&mut self.claims[at], at == before)
+    }
+
+    /// What the worker that bears this number now was acknowledged.
+    pub fn claim(&mut self, Entry(entry): Entry, worker: u32) -> Option<&mut Claim> {
+        let at = self.replicas[entry].claims.get(&worker)?;
+        self.claims.get_mut(*at)
+    }
+
+    /// A replica has ended in good order.
+    pub fn end(&mut self, Entry(entry): Entry, totals: &Totals) {
+        if totals.left == Some(0) {
+            for at in self.replicas[entry].claims.values() {
+                self.claims[*at].ended = true;
+            }
+        }
+    }
+
+    /// A replica is dead and will say no more. What it was acknowledged is still claimed.
+    pub fn bury(&mut self, replica: &ReplicaName) {
+        for roster in &mut self.replicas {
+            if roster.name == *replica {
+                (roster.dead, roster.claims) = (true, HashMap::new());
+            }
         }
     }
 
@@ -52,5 +111,70 @@ impl Ledger {
     #[must_use]
     pub fn request(&self, at: f64) -> Request {
         Request { at, workers: self.claims.clone() }
+    }
+}
+
+impl Claim {
+    /// Of a worker of which no commit is known yet.
+    #[must_use]
+    pub fn new(replica: ReplicaName, worker: u32, track: Track) -> Self {
+        Self {
+            replica,
+            worker,
+            track,
+            version: Version(0),
+            seen: Version(0),
+            at_us: 0,
+            birth: None,
+            ended: false,
+        }
+    }
+
+    /// Whether it is to be looked for in the database with this number, of which is known whether a
+    /// reset made it. Where there is no number, in the last one that histories tell of.
+    pub(super) fn is_of(&self, birth: Option<(u64, bool)>, last: Option<u64>) -> bool {
+        match (self.birth, birth) {
+            (None, _) => true,
+            (Some(mine), Some((number, reset))) => mine == number || !reset,
+            (mine, None) => mine == last,
+        }
+    }
+
+    /// Adds a commit.
+    pub fn take(&mut self, commit: &Commit) {
+        self.seen = commit.version;
+        if commit.outcome == Outcome::Unknown {
+            self.seen.0 = commit.version.0.saturating_sub(1);
+        }
+        match commit.outcome {
+            Outcome::Ok => {
+                self.track.acknowledged(commit.state);
+                (self.version, self.at_us) = (commit.version, commit.end);
+            }
+            Outcome::Unknown => self.track.may_be(commit.state),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::State;
+
+    #[test]
+    fn the_dead_keep_their_claims_and_leave_their_places() {
+        let mut ledger = Ledger::default();
+        for life in ["1", "1-2"].map(ReplicaName::tidy) {
+            let (worker, state) = (0, State { n: 1, chain: 7 });
+            let id = WorkerId(i64::try_from(life.as_str().len()).unwrap());
+            let mark = WorkerMark { worker, id, at: 0, state: State::default(), acked: 0, lost: 0 };
+            ledger.feed(&life, &Event::Worker(mark));
+            let (version, outcome) = (Version(1), Outcome::Ok);
+            let commit = Commit { worker, state, version, begin: 0, end: 1, outcome, read: None };
+            ledger.feed(&life, &Event::Commit(commit));
+            ledger.bury(&life);
+        }
+        assert_eq!((ledger.acked(), ledger.request(0.0).workers.len()), (2, 2));
+        assert_eq!(ledger.replicas.len(), 1, "the second life took the place of the first");
     }
 }

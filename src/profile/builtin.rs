@@ -43,6 +43,7 @@ files! {
     "podman-libkrun"
     "qemu-9p-loose"
     "qemu-9p-mmap"
+    "qemu-9p-mmap-6.1"
     "qemu-9p-none"
     "uml-hostfs"
     "vboxsf"

@@ -8,7 +8,7 @@ const SLIPS: usize = 1;
 const MOST: usize = 3;
 
 /// The names that look like `name`, the likest first.
-pub(super) fn names<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Vec<String> {
+pub(crate) fn names<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Vec<String> {
     let alike = |known: &'a str| (strsim::jaro_winkler(name, known), known);
     let near = |(alike, known): &(f64, &str)| {
         *alike >= ALIKE || strsim::osa_distance(name, known) <= SLIPS
@@ -19,7 +19,7 @@ pub(super) fn names<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Vec
 }
 
 /// The question for an error.
-pub(super) fn hint(near: &[String]) -> String {
+pub(crate) fn hint(near: &[String]) -> String {
     if near.is_empty() { String::new() } else { format!(" (did you mean {}?)", near.join(" or ")) }
 }
 

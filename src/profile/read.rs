@@ -5,7 +5,6 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use toml::de::DeTable;
 use walbanger_fuse::{AXES, Quirk, Rule};
 
 use super::table::{File, Table};
@@ -32,7 +31,7 @@ pub(super) enum Kind {
 }
 
 /// What is in a file.
-pub(super) fn text(path: &Path) -> Result<String, ProfileError> {
+pub(crate) fn text(path: &Path) -> Result<String, ProfileError> {
     let unreadable = |why| ProfileError::Unreadable { path: path.to_owned(), why };
     let refused = |why: &str| unreadable(io::Error::other(why.to_owned()));
     let about = fs::metadata(path).map_err(unreadable)?;
@@ -49,10 +48,7 @@ pub(super) fn text(path: &Path) -> Result<String, ProfileError> {
 /// The profile in a text.
 pub(super) fn profile(path: &Path, text: &str, kind: Kind) -> Result<Profile, ProfileError> {
     let file = File { path, text };
-    let document = DeTable::parse(text).map_err(|error| {
-        let words: Vec<_> = error.message().lines().collect();
-        file.wrong(&error.span().unwrap_or(0..0), format!("no TOML: {}", words.join("; ")))
-    })?;
+    let document = file.document()?;
     let what = if kind == Kind::Profile { "a profile" } else { "a plan" };
     let top = Table::new(file, document.get_ref(), 0..0, what, KEYS)?;
     if let Some(schema) = top.scalar("schema")?.filter(|schema| schema.text != SCHEMA) {

@@ -10,14 +10,22 @@ use super::{ProfileError, near};
 
 /// A file while it is read.
 #[derive(Clone, Copy)]
-pub(super) struct File<'a> {
-    pub(super) path: &'a Path,
-    pub(super) text: &'a str,
+pub(crate) struct File<'a> {
+    pub(crate) path: &'a Path,
+    pub(crate) text: &'a str,
 }
 
-impl File<'_> {
+impl<'a> File<'a> {
+    /// All of it as TOML.
+    pub(crate) fn document(&self) -> Result<Spanned<DeTable<'a>>, ProfileError> {
+        DeTable::parse(self.text).map_err(|error| {
+            let words: Vec<_> = error.message().lines().collect();
+            self.wrong(&error.span().unwrap_or(0..0), format!("no TOML: {}", words.join("; ")))
+        })
+    }
+
     /// The error for something at these bytes.
-    pub(super) fn wrong(&self, at: &Range<usize>, why: impl Into<String>) -> ProfileError {
+    pub(crate) fn wrong(&self, at: &Range<usize>, why: impl Into<String>) -> ProfileError {
         let before = self.text.get(..at.start).unwrap_or(self.text);
         let start = before.rfind('\n').map_or(0, |newline| newline + 1);
         ProfileError::Wrong {
@@ -30,24 +38,24 @@ impl File<'_> {
 }
 
 /// A table of which all keys are known.
-pub(super) struct Table<'a> {
+pub(crate) struct Table<'a> {
     file: File<'a>,
     entries: &'a DeTable<'a>,
     /// Where it stands.
-    pub(super) at: Range<usize>,
+    pub(crate) at: Range<usize>,
     /// What it is, in errors.
     what: &'static str,
 }
 
 /// A text and where it stands.
-pub(super) struct Text<'a> {
-    pub(super) text: &'a str,
-    pub(super) at: Range<usize>,
+pub(crate) struct Text<'a> {
+    pub(crate) text: &'a str,
+    pub(crate) at: Range<usize>,
 }
 
 impl<'a> Table<'a> {
     /// A table with no other keys than these.
-    pub(super) fn new(
+    pub(crate) fn new(
         file: File<'a>,
         table: &'a DeTable<'a>,
         at: Range<usize>,
@@ -79,12 +87,12 @@ impl<'a> Table<'a> {
     }
 
     /// The error for a key that is not there.
-    pub(super) fn lacks(&self, key: &str) -> ProfileError {
+    pub(crate) fn lacks(&self, key: &str) -> ProfileError {
         self.file.wrong(&self.at, format!("{} has no '{key}'", self.what))
     }
 
     /// A text.
-    pub(super) fn text(&self, key: &str) -> Result<Option<Text<'a>>, ProfileError> {
+    pub(crate) fn text(&self, key: &str) -> Result<Option<Text<'a>>, ProfileError> {
         let Some(value) = self.value(key) else { return Ok(None) };
         match value.get_ref().as_str() {
             Some(text) => Ok(Some(Text { text, at: value.span() })),
@@ -93,7 +101,7 @@ impl<'a> Table<'a> {
     }
 
     /// A text, or a number as it is written.
-    pub(super) fn scalar(&self, key: &str) -> Result<Option<Text<'a>>, ProfileError> {
+    pub(crate) fn scalar(&self, key: &str) -> Result<Option<Text<'a>>, ProfileError> {
         let Some(value) = self.value(key) else { return Ok(None) };
         let number = value.get_ref().is_integer() || value.get_ref().is_float();
         match self.file.text.get(value.span()).filter(|_| number) {
@@ -103,7 +111,7 @@ impl<'a> Table<'a> {
     }
 
     /// One of a few words.
-    pub(super) fn choice<T: Copy>(
+    pub(crate) fn choice<T: Copy>(
         &self,
         key: &str,
         words: &[(&str, T)],
@@ -117,7 +125,7 @@ impl<'a> Table<'a> {
     }
 
     /// A list of whole numbers.
-    pub(super) fn integers(&self, key: &str) -> Result<Vec<i32>, ProfileError> {
+    pub(crate) fn integers(&self, key: &str) -> Result<Vec<i32>, ProfileError> {
         let wanted = "a whole number";
         self.list(key)?.iter().try_fold(Vec::new(), |mut list, value| {
             let integer = value.get_ref().as_integer();
@@ -128,7 +136,7 @@ impl<'a> Table<'a> {
     }
 
     /// A list of texts.
-    pub(super) fn texts(&self, key: &str) -> Result<Vec<String>, ProfileError> {
+    pub(crate) fn texts(&self, key: &str) -> Result<Vec<String>, ProfileError> {
         self.list(key)?.iter().try_fold(Vec::new(), |mut list, value| {
             let text = value.get_ref().as_str();
             list.push(text.ok_or_else(|| self.not(key, value, "a list of texts"))?.to_owned());
@@ -143,7 +151,7 @@ impl<'a> Table<'a> {
     }
 
     /// A table in this one.
-    pub(super) fn table(
+    pub(crate) fn table(
         &self,
         key: &str,
         what: &'static str,
@@ -156,7 +164,7 @@ impl<'a> Table<'a> {
     }
 
     /// A list of tables in this one.
-    pub(super) fn tables(
+    pub(crate) fn tables(
         &self,
         key: &str,
         what: &'static str,
@@ -171,7 +179,7 @@ impl<'a> Table<'a> {
     }
 
     /// Which of these keys is there; exactly one must be.
-    pub(super) fn only<'k>(&self, keys: &[&'k str]) -> Result<&'k str, ProfileError> {
+    pub(crate) fn only<'k>(&self, keys: &[&'k str]) -> Result<&'k str, ProfileError> {
         let there = |key: &&&str| self.value(key).is_some();
         let mut found = keys.iter().filter(there);
         match (found.next(), found.next()) {

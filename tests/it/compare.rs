@@ -100,6 +100,49 @@ fn a_dropped_fsync_is_not_called_harmless() {
 }
 
 #[test]
+fn replicas_that_are_killed_stopped_and_restarted_live_again_and_accuse_nobody() {
+    let Some(rig) = Rig::new() else { return };
+    for mode in ["wal", "delete"] {
+        let chaos = "--kill-every=40ms --stop-every=300ms,for=100ms --restart-every=200ms";
+        let mut command = rig.compare(&["--trials=1", "--duration=2s", "--workers=2"]);
+        let command = command.args(chaos.split(' ')).arg(format!("--journal-mode={mode}"));
+        let out = rig.path(mode);
+        let (document, status) = document(command.arg("--out").arg(&out));
+        assert_eq!(status, Some(0), "{document:#}");
+        assert_eq!(document["settings"]["chaos"].as_array().unwrap().len(), 3);
+        for arm in document["arms"].as_array().unwrap() {
+            assert_eq!(arm["trials_with_evidence"], 0, "{arm:#}");
+            assert_eq!((&arm["void"], &arm["lost"]), (&0.into(), &0.into()), "{arm:#}");
+            let done = &arm["trial"][0]["chaos"];
+            for what in ["kills", "stops", "restarts"] {
+                assert!(done[what].as_u64().unwrap() > 0, "{what}: {done}");
+            }
+        }
+        // Every life has a name and a history of its own; who died unheard leaves nothing.
+        let kept = names(&out.join("trial-001-clean"));
+        let later = |name: &&String| name.starts_with("replica-1-") && name.contains(".jsonl");
+        assert!(kept.iter().filter(later).count() > 1, "{kept:?}");
+        assert!(!kept.iter().any(|name| name.contains("-2.log")), "{kept:?}");
+    }
+    rig.assert_nothing_left();
+}
+
+#[test]
+fn what_dead_replicas_were_acknowledged_is_still_claimed() {
+    let Some(rig) = Rig::new() else { return };
+    let flags = ["--trials=1", "--duration=2s", "--kill-every=100ms", "--shared-memory=private"];
+    let mut command = rig.compare(&flags);
+    let (document, _) = document(command.arg("--stop-on-evidence=false"));
+    let [clean, faulted] = [0, 1].map(|arm| &document["arms"][arm]["trial"][0]);
+    for trial in [clean, faulted] {
+        assert!(trial["chaos"]["kills"].as_u64().unwrap() > 3, "{trial:#}");
+        assert_eq!(trial["acked"], trial["commits"], "of the living and of the dead: {trial:#}");
+    }
+    assert_eq!(clean["lost"], 0);
+    assert!(faulted["lost"].as_u64().unwrap() > 0, "{faulted:#}");
+}
+
+#[test]
 fn what_was_expected_decides_the_status() {
     let Some(rig) = Rig::new() else { return };
     let short = ["--trials=1", "--duration=1s"];

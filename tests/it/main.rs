@@ -1,6 +1,7 @@
 //! Tests of the program as its users run it: real processes, real files.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should say so and fail")]
 
+mod check;
 mod cli;
 mod compare;
 mod containers;
@@ -8,7 +9,9 @@ mod ctl;
 mod docker;
 mod doctor;
 mod history;
+mod kernels;
 mod likeness;
+mod mix;
 mod mount;
 mod output;
 mod places;

@@ -123,6 +123,22 @@ fn a_database_that_is_taken_away_is_evidence_even_if_another_is_made() {
 }
 
 #[test]
+fn a_crowded_tally_is_still_added_up() {
+    let place = Place::new();
+    assert_eq!(place.run("--duration 500ms").status.code(), Some(0));
+    let database = rusqlite::Connection::open(place.database()).unwrap();
+    database.busy_timeout(std::time::Duration::from_secs(60)).unwrap();
+    let dead = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000) \
+                INSERT INTO tally SELECT i, 0, 0, 'dead', 0 FROM n";
+    database.execute(dead, ()).unwrap();
+    let mut replica = at_work(&place);
+    assert_eq!(replica.lines.len(), 1, "{:#?}", replica.lines);
+    database.execute("UPDATE state SET version = version + 5", ()).unwrap();
+    let line = replica.until("torn snapshot");
+    assert!(line.contains("but the tallies add up to"), "{line}");
+}
+
+#[test]
 fn a_row_that_changed_by_itself_is_noticed() {
     let place = Place::new();
     assert_eq!(place.run("--duration 1s").status.code(), Some(0));

@@ -9,7 +9,7 @@ use crate::bang::BangError;
 use crate::cli::mount::tell_double_grant;
 use crate::codes;
 use crate::compare::{
-    Arm, ArmName, CompareError, Comparison, Config, Foretold, Trial, Trials, needs_power_cut,
+    Arm, ArmName, CompareError, Comparison, Config, Done, Foretold, Trial, Trials, needs_power_cut,
 };
 use crate::workplace::is_temporary;
 
@@ -35,6 +35,9 @@ pub(super) fn headline(config: &Config) -> String {
          journal_mode={} synchronous={}, {trials} trials of {duration:?} each, --seed={seed}",
         workload.workers, workload.journal_mode, workload.synchronous
     );
+    for flag in config.chaos.flags() {
+        let _ = write!(text, " {flag}");
+    }
     if needs_power_cut(&config.plan) {
         text.push_str(
             "\nA dropped or reordered fsync is invisible to living replicas: only a power cut \
@@ -55,6 +58,10 @@ pub(super) fn progress(trial: &Trial) -> String {
         Some(at) => {
             let _ = write!(text, "evidence after {at:.2} s: {}", shown(&trial.codes, &trial.kinds));
         }
+    }
+    if let Some(done) = &trial.chaos {
+        let Done { kills, stops, restarts } = done;
+        let _ = write!(text, "; {kills} kills, {stops} stops, {restarts} restarts");
     }
     for note in &trial.notes {
         let _ = write!(text, "; {note}");

@@ -1,66 +1,53 @@
-//! The replicas of one trial: started at their moments, listened to while they run, ended in order.
+//! The replicas of one trial: started at their moments, listened to while they run, ended in order
+//! or, where chaos is asked for, without any.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use walbanger_fuse::Report;
 
-use super::member::{LastWord, Member};
+use super::chaos::{Act, Done, Schedule};
+use super::graves::Graves;
+use super::heard::{Clock, Heard, Outcome};
+use super::member::{Doom, LastWord, Member};
 use super::{Place, Trial, crash, evidence};
 use crate::bang::Settings;
 use crate::compare::CompareError;
 use crate::compare::daemon::Daemon;
-use crate::compare::launcher::Launcher;
+use crate::compare::launcher::Blow;
 use crate::compare::replica::{Ending, News, Replica};
 use crate::evidence::{Evidence, Kind};
 use crate::history::{Event, Header};
-use crate::ids::Seed;
-use crate::judge::{Ledger, Verdict};
-use crate::merge::{Merger, Scope};
+use crate::judge::{Request, Verdict};
 use crate::stop::Stop;
 
 /// How long replicas may take to end when they were asked to: longer than the longest wait inside
 /// SQLite, which is about ten seconds.
 const GRACE: Duration = Duration::from_secs(30);
-/// How many items of evidence a trial keeps in full.
-const KEPT: usize = 50;
 /// How often the mount is looked after.
 const TICK: Duration = Duration::from_millis(100);
+/// A life shorter than this is not begun.
+const SHORTEST_LIFE: Duration = Duration::from_millis(50);
 
 /// The replicas of a trial, and what is known of them so far.
 pub(super) struct Crew<'a> {
     place: &'a Place<'a>,
     settings: Settings,
     pub(super) daemon: Option<Daemon>,
-    replicas: Vec<Member>,
-    merger: Merger,
-    pub(super) ledger: Ledger,
-    /// When the first replica started, on the machine's monotonic clock, in microseconds.
-    zero_us: Option<u64>,
+    members: Vec<Member>,
+    heard: Heard,
+    schedule: Schedule,
+    done: Done,
+    graves: Graves,
+    news: (Sender<News>, Receiver<News>),
     /// How long the crew has been watched over, and when that was last counted. Time in which this
     /// process itself was stopped is nobody's hang.
     age: Duration,
     looked: Instant,
-    /// Times are seconds since each replica's start; [`Crew::result`] brings them to one clock.
-    findings: Vec<(Clock, Evidence)>,
-    transactions: u64,
-    busy: u64,
-    last_us: u64,
-    notes: Vec<String>,
     /// At which age the replicas were asked to end.
     asked_to_stop: Option<Duration>,
     /// Whether those that did not end were killed.
     killed: bool,
-}
-
-/// What the time of a finding counts from.
-#[derive(Clone, Copy)]
-enum Clock {
-    /// The start of the first replica.
-    Trial,
-    /// The start of this one.
-    Replica(usize),
 }
 
 impl<'a> Crew<'a> {
@@ -70,79 +57,184 @@ impl<'a> Crew<'a> {
             place,
             settings: settings.clone(),
             daemon,
-            replicas: (1..=place.config.replicas)
+            members: (1..=place.config.replicas)
                 .map(|number| Member::new(place, settings.seed, number, now))
                 .collect(),
-            merger: Merger::new(Scope::Replicas),
-            ledger: Ledger::default(),
-            zero_us: None,
+            heard: Heard::new(),
+            schedule: Schedule::new(&place.config.chaos, settings.seed),
+            done: Done::default(),
+            graves: Graves::default(),
+            news: unbounded(),
             age: Duration::ZERO,
             looked: now,
-            findings: Vec::new(),
-            transactions: 0,
-            busy: 0,
-            last_us: 0,
-            notes: Vec::new(),
             asked_to_stop: None,
             killed: false,
         }
     }
 
-    fn launcher(&self) -> &'a Launcher {
-        &self.place.config.launcher
-    }
-
+    /// Runs all replicas until each of them has ended for good.
     pub(super) fn run(&mut self, stop: &Receiver<Stop>) -> Result<(), CompareError> {
-        let (sender, news) = unbounded();
         loop {
-            let now = Instant::now();
-            for index in 0..self.replicas.len() {
-                let member = &self.replicas[index];
-                if member.process.is_none() && !member.ended && member.due <= now {
-                    self.start(index, sender.clone())?;
-                }
-            }
-            if self.replicas.iter().all(|member| member.ended) {
+            self.start_those_due()?;
+            if self.members.iter().all(|member| member.ended) {
                 return Ok(());
             }
             if let Ok(Stop::Signal(signal)) = stop.try_recv() {
                 return Err(CompareError::Signal(signal));
             }
-            let next = self.replicas.iter().filter(|m| m.process.is_none() && !m.ended);
-            let next = next.map(|member| member.due.saturating_duration_since(now)).min();
-            match news.recv_timeout(next.unwrap_or(TICK).min(TICK)) {
-                Ok(news) => self.hear(news)?,
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => unreachable!("a sender is held here"),
-            }
+            self.wreak()?;
+            self.listen(self.pause())?;
             self.look_after()?;
         }
     }
 
-    fn start(
-        &mut self,
-        index: usize,
-        news: crossbeam_channel::Sender<News>,
-    ) -> Result<(), CompareError> {
-        let member = &self.replicas[index];
-        let view = match self.place.views {
-            [] => &self.place.volume,
-            views => &views[self.place.config.view(index, views.len())],
-        };
-        let settings = Settings { replica: member.name.clone(), ..self.settings.clone() };
-        let command = self
-            .launcher()
-            .command(view, &settings, &member.container)
-            .map_err(CompareError::io(view))?;
-        let history = self.place.results.join(format!("replica-{}.jsonl", member.name));
-        let log = self.place.results.join(format!("replica-{}.log", member.name));
-        let process = Replica::start(command, index, &history, log, news)?;
-        self.replicas[index].process = Some(process);
+    /// Kills every replica now, and hears what they had said to the end. Until
+    /// [`Self::start_again`] nobody has the database open.
+    #[expect(dead_code, reason = "for power cuts")]
+    pub(super) fn kill_all(&mut self) -> Result<(), CompareError> {
+        loop {
+            let running = |index: &usize| self.members[*index].is_running();
+            let running: Vec<usize> = (0..self.members.len()).filter(running).collect();
+            if running.is_empty() {
+                return Ok(());
+            }
+            for index in running {
+                // A container that is not up yet is tried again.
+                self.kill_on_purpose(index)?;
+            }
+            self.listen(TICK)?;
+            self.look_after()?;
+        }
+    }
+
+    /// Gives those that were killed another life, at seeded moments from now on.
+    #[expect(dead_code, reason = "for power cuts")]
+    pub(super) fn start_again(&mut self) {
+        let now = Instant::now();
+        for member in self.members.iter_mut().filter(|member| member.process.is_none()) {
+            member.due += now.saturating_duration_since(member.due);
+        }
+    }
+
+    /// What to ask a judge who looks at the database now.
+    pub(super) fn request(&self) -> Request {
+        self.heard.ledger.request(self.heard.seconds())
+    }
+
+    /// How long there is nothing to do but to listen.
+    fn pause(&self) -> Duration {
+        let now = Instant::now();
+        let waiting = self.members.iter().filter(|m| m.process.is_none() && !m.ended);
+        let due = waiting.map(|member| member.due.saturating_duration_since(now)).min();
+        let act = self.schedule.next().map(|at| at.saturating_sub(self.age));
+        let wake = self.members.iter().filter_map(|member| member.still).min();
+        let wake = wake.map(|at| at.saturating_sub(self.age));
+        [due, act, wake].into_iter().flatten().min().unwrap_or(TICK).min(TICK)
+    }
+
+    fn start_those_due(&mut self) -> Result<(), CompareError> {
+        let now = Instant::now();
+        for index in 0..self.members.len() {
+            let member = &mut self.members[index];
+            if member.process.is_none() && !member.ended && member.due <= now {
+                let left = self.place.config.duration.saturating_sub(self.age);
+                if member.is_reborn() && left < SHORTEST_LIFE {
+                    member.ended = true;
+                } else {
+                    self.start(index, left)?;
+                }
+            }
+        }
         Ok(())
     }
 
+    fn start(&mut self, index: usize, left: Duration) -> Result<(), CompareError> {
+        let config = self.place.config;
+        let member = &self.members[index];
+        let view = match self.place.views {
+            [] => &self.place.volume,
+            views => &views[config.view(index, views.len())],
+        };
+        let duration = if member.is_reborn() { left } else { config.duration };
+        let settings = Settings {
+            replica: member.name.clone(),
+            duration: Some(duration),
+            ..self.settings.clone()
+        };
+        let command = config.launcher.command(view, &settings, &member.container);
+        let command = command.map_err(CompareError::io(view))?;
+        let [history, log] = member.files(&self.place.results);
+        let process = Replica::start(command, index, &history, log, self.news.0.clone())?;
+        self.members[index].process = Some(process);
+        Ok(())
+    }
+
+    /// Does what the schedule says.
+    fn wreak(&mut self) -> Result<(), CompareError> {
+        while let Some((act, whom)) = self.schedule.due(self.age) {
+            let at_work = |index: &usize| self.members[*index].is_at_work();
+            let candidates: Vec<usize> = (0..self.members.len()).filter(at_work).collect();
+            if candidates.is_empty() || self.asked_to_stop.is_some() {
+                continue;
+            }
+            let chosen = whom % candidates.len() as u64;
+            let index = candidates[usize::try_from(chosen).unwrap_or(0)];
+            match act {
+                Act::Kill => self.kill_on_purpose(index)?,
+                Act::Stop(time) => {
+                    if self.blow(index, Blow::Stop)? {
+                        self.members[index].still = Some(self.age + time);
+                        self.done.stops += 1;
+                    }
+                }
+                Act::Restart => {
+                    self.wake(index)?;
+                    if self.blow(index, Blow::End)? {
+                        self.members[index].doom = Some(Doom::Restarted(self.age + GRACE));
+                        self.done.restarts += 1;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn kill_on_purpose(&mut self, index: usize) -> Result<(), CompareError> {
+        if self.members[index].doom != Some(Doom::Killed) && self.blow(index, Blow::Kill)? {
+            self.members[index].doom = Some(Doom::Killed);
+            self.done.kills += 1;
+        }
+        Ok(())
+    }
+
+    /// Does it to a replica; whether it could be done.
+    fn blow(&mut self, index: usize, blow: Blow) -> Result<bool, CompareError> {
+        let member = &mut self.members[index];
+        let Some(process) = &member.process else { return Ok(false) };
+        let launcher = &self.place.config.launcher;
+        launcher.strike(blow, process, &member.container).map_err(|why| {
+            CompareError::Machine(format!("replica {}: cannot {blow}: {why}", member.name))
+        })
+    }
+
+    /// Lets a replica go on that stands still.
+    fn wake(&mut self, index: usize) -> Result<(), CompareError> {
+        if self.members[index].still.take().is_some() {
+            self.blow(index, Blow::GoOn)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for news, and takes what has come.
+    fn listen(&mut self, at_most: Duration) -> Result<(), CompareError> {
+        match self.news.1.recv_timeout(at_most) {
+            Ok(news) => self.hear(news),
+            Err(RecvTimeoutError::Timeout) => Ok(()),
+            Err(RecvTimeoutError::Disconnected) => unreachable!("a sender is held here"),
+        }
+    }
+
     fn hear(&mut self, news: News) -> Result<(), CompareError> {
-        let before = self.findings.len();
         match news {
             News::Header(index, header) => self.hello(index, &header),
             News::Events(index, events) => {
@@ -151,86 +243,90 @@ impl<'a> Crew<'a> {
                 }
             }
             News::Nonsense(index, what) => {
-                let name = self.replicas[index].name.clone();
+                let name = self.members[index].name.clone();
                 return Err(CompareError::Replica(name, format!("wrote no history: {what}")));
             }
             News::Ended(index) => self.ended(index)?,
-        }
-        let enough = |(_, evidence): &(Clock, Evidence)| self.place.config.is_enough(evidence);
-        if self.findings[before..].iter().any(enough) {
-            self.ask_to_stop();
         }
         Ok(())
     }
 
     fn hello(&mut self, index: usize, header: &Header) {
-        let member = &mut self.replicas[index];
+        let member = &mut self.members[index];
         member.start_us = header.start_us;
-        if member.merged.is_none() {
-            let merged = self.merger.replica(member.name.clone(), header.start_us);
-            member.merged = Some(merged);
-        }
-        let zero = self.zero_us.unwrap_or(header.start_us);
-        self.zero_us = Some(zero.min(header.start_us));
+        member.merged = Some(self.heard.hello(header));
     }
 
     fn event(&mut self, index: usize, event: &Event) {
-        let (name, merged) = (self.replicas[index].name.clone(), self.replicas[index].merged);
-        self.ledger.feed(&name, event);
-        if let Some(fork) = merged.and_then(|merged| self.merger.feed(merged, event)) {
-            self.findings.push((Clock::Trial, fork));
-        }
+        let member = &mut self.members[index];
+        // Nothing can come before the header.
+        let Some(merged) = member.merged else { return };
         match event {
-            Event::Evidence(evidence) => {
-                if evidence.kind == Kind::Crash {
-                    self.replicas[index].last_word = Some(LastWord::Crash);
-                }
-                self.findings.push((Clock::Replica(index), evidence.clone()));
+            Event::Evidence(evidence) if evidence.kind == Kind::Crash => {
+                member.last_word = Some(LastWord::Crash);
             }
-            Event::End(totals) => {
-                self.replicas[index].last_word = Some(LastWord::Totals);
-                self.transactions += totals.transactions;
-                self.busy += totals.busy;
-                self.last_us = self.last_us.max(self.replicas[index].start_us + totals.at);
-            }
-            Event::Commit(commit) => {
-                self.last_us = self.last_us.max(self.replicas[index].start_us + commit.end);
-            }
-            Event::Worker(_) => {}
+            Event::End(_) => member.last_word = Some(LastWord::Totals),
+            _ => {}
+        }
+        let proof = self.heard.event(&member.name, merged, member.start_us, event);
+        if proof.is_some_and(|evidence| self.place.config.is_enough(&evidence)) {
+            self.ask_to_stop();
         }
     }
 
+    /// Takes evidence about a replica, at this moment.
+    fn find(&mut self, index: usize, evidence: Evidence) {
+        if self.place.config.is_enough(&evidence) {
+            self.ask_to_stop();
+        }
+        self.heard.find(Clock::Replica(self.members[index].start_us), evidence);
+    }
+
     fn ended(&mut self, index: usize) -> Result<(), CompareError> {
-        let member = &mut self.replicas[index];
+        let member = &mut self.members[index];
         member.ended = true;
+        member.still = None;
         let Some(process) = &mut member.process else { return Ok(()) };
-        let (name, killed) = (member.name.clone(), member.killed);
+        let (name, doom) = (member.name.clone(), member.doom);
         let known = member.last_word == Some(LastWord::Crash);
-        match process.finish() {
-            Ending::Orderly => Ok(()),
-            Ending::Failed(_) if killed => Ok(()),
-            Ending::Crash(_) if known => Ok(()),
+        match process.finish(doom.is_some()) {
+            Ending::Orderly => {}
+            Ending::Failed(_) if doom.is_some() => {}
+            Ending::Crash(_) if known => {}
             Ending::Crash(signal) => {
                 let at = self.since(index);
-                self.findings.push((Clock::Replica(index), crash(name, signal, at)));
-                Ok(())
+                self.find(index, crash(name, signal, at));
             }
             Ending::Failed(why) => {
                 // With the mount gone every replica fails; the mount is the reason.
                 self.check_mount()?;
-                if self.asked_to_stop.is_some() {
-                    self.notes.push(format!("replica {name} ended badly: {why}"));
-                    return Ok(());
+                if self.asked_to_stop.is_none() {
+                    return Err(CompareError::Replica(name, why));
                 }
-                Err(CompareError::Replica(name, why))
+                self.heard.notes.push(format!("replica {name} ended badly: {why}"));
             }
+        }
+        if matches!(doom, Some(Doom::Killed | Doom::Restarted(_))) {
+            self.bury(index);
+        }
+        Ok(())
+    }
+
+    /// Gives a replica another life, and makes room for it.
+    fn bury(&mut self, index: usize) {
+        let member = &self.members[index];
+        self.heard.ledger.bury(&member.name);
+        self.graves.add(member.files(&self.place.results));
+        if self.asked_to_stop.is_none() {
+            let next = member.again(self.place, self.settings.seed, Instant::now());
+            self.members[index] = next;
         }
     }
 
     /// Seconds since a replica started.
     fn since(&self, index: usize) -> f64 {
         let now = crate::sys::monotonic_us();
-        Duration::from_micros(now.saturating_sub(self.replicas[index].start_us)).as_secs_f64()
+        Duration::from_micros(now.saturating_sub(self.members[index].start_us)).as_secs_f64()
     }
 
     fn ask_to_stop(&mut self) {
@@ -238,7 +334,10 @@ impl<'a> Crew<'a> {
             return;
         }
         self.asked_to_stop = Some(self.age);
-        for member in &mut self.replicas {
+        for index in 0..self.members.len() {
+            // Who cannot be woken is found by those who look after the crew.
+            let _ = self.wake(index);
+            let member = &mut self.members[index];
             match &mut member.process {
                 Some(process) => process.stop(),
                 // Not started yet, and not needed any more.
@@ -252,13 +351,21 @@ impl<'a> Crew<'a> {
         let now = Instant::now();
         self.age += (now - self.looked).min(2 * TICK);
         self.looked = now;
+        for index in 0..self.members.len() {
+            let member = &self.members[index];
+            if member.still.is_some_and(|until| until <= self.age) {
+                self.wake(index)?;
+            } else if matches!(member.doom, Some(Doom::Restarted(by)) if by <= self.age) {
+                self.end_by_force(index);
+            }
+        }
         let over = self.place.config.duration + GRACE;
         let limit = self.asked_to_stop.map_or(over, |asked| over.min(asked + GRACE));
         if self.age >= limit && !self.killed {
-            self.killed = true;
-            for index in 0..self.replicas.len() {
-                self.kill(index);
+            for index in 0..self.members.len() {
+                self.end_by_force(index);
             }
+            self.killed = true;
             self.asked_to_stop = Some(self.age);
         }
         Ok(())
@@ -266,28 +373,29 @@ impl<'a> Crew<'a> {
 
     /// Ends a replica by force. If it was at work and could run it hangs, and that is evidence;
     /// else whatever held it was not the volume.
-    fn kill(&mut self, index: usize) {
+    fn end_by_force(&mut self, index: usize) {
         let at = self.since(index);
-        let member = &mut self.replicas[index];
+        let member = &mut self.members[index];
         if member.ended {
             return;
         }
+        self.killed = true;
+        member.doom = Some(Doom::Overdue);
         if let Some(process) = &mut member.process {
-            member.killed = true;
-            let at_work =
-                member.merged.is_some() && member.last_word.is_none() && !process.is_stopped();
+            let can_run = member.still.is_none() && !process.is_stopped();
+            let at_work = member.merged.is_some() && member.last_word.is_none() && can_run;
             process.kill();
             if at_work {
                 let message =
                     format!("it did not end within {} s, and was killed", GRACE.as_secs());
                 let hang = evidence(Kind::Hang, member.name.clone(), at, message);
-                self.findings.push((Clock::Replica(index), hang));
+                self.find(index, hang);
             } else {
                 let note = format!("replica {} did not end and was killed", member.name);
-                self.notes.push(note);
+                self.heard.notes.push(note);
             }
         }
-        self.place.config.launcher.kill(&self.replicas[index].container);
+        self.place.config.launcher.kill(&self.members[index].container);
     }
 
     fn check_mount(&mut self) -> Result<(), CompareError> {
@@ -298,78 +406,19 @@ impl<'a> Crew<'a> {
         Err(daemon.failed("the mount daemon ended before its time"))
     }
 
-    pub(super) fn seconds(&self) -> f64 {
-        let zero = self.zero_us.unwrap_or(self.last_us);
-        Duration::from_micros(self.last_us.saturating_sub(zero)).as_secs_f64()
-    }
-
-    /// All evidence by its time since the start of the first replica.
-    fn evidence(&mut self, verdict: &Verdict) -> Vec<Evidence> {
-        let zero = self.zero_us.unwrap_or(0);
-        let intact = verdict.evidence.is_empty();
-        let mut all: Vec<Evidence> = Vec::with_capacity(self.findings.len());
-        for (clock, mut evidence) in self.findings.drain(..) {
-            if let Clock::Replica(index) = clock {
-                let start = self.replicas[index].start_us.saturating_sub(zero);
-                evidence.at += Duration::from_micros(start).as_secs_f64();
-            }
-            if matches!(evidence.kind, Kind::Error | Kind::Corruption) {
-                evidence.transient = Some(intact);
-            }
-            all.push(evidence);
-        }
-        // The judge's come last: it looked when all was over.
-        all.extend(verdict.evidence.iter().cloned());
-        all.sort_by(|a, b| a.at.total_cmp(&b.at));
-        all
-    }
-
-    pub(super) fn result(mut self, verdict: &Verdict, mount: Option<Report>, seed: Seed) -> Trial {
-        let seconds = self.seconds();
-        let evidence = self.evidence(verdict);
-        let mut codes = BTreeMap::new();
-        let mut kinds = BTreeMap::new();
-        for evidence in &evidence {
-            *kinds.entry(evidence.kind.name()).or_default() += 1;
-            if let Some(code) = evidence.code {
-                *codes.entry(code).or_default() += 1;
-            }
-        }
-        let commits = self.ledger.acked();
-        if commits == 0 {
-            self.notes.push("nothing was committed".to_owned());
-        }
-        #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
-        let commits_per_second = if seconds > 0.0 { commits as f64 / seconds } else { 0.0 };
-        Trial {
-            arm: self.place.arm,
-            trial: self.place.trial,
-            seed,
-            started: Duration::from_micros(self.zero_us.unwrap_or(0)).as_secs_f64(),
-            seconds,
-            commits,
-            commits_per_second,
-            transactions: self.transactions,
-            busy: self.busy,
-            acked: verdict.acked,
-            lost: verdict.lost,
-            integrity: verdict.integrity.clone(),
-            void: (self.killed || commits == 0) && evidence.is_empty(),
-            first_evidence: evidence.first().map(|evidence| evidence.at),
-            codes,
-            kinds,
-            evidence: evidence.into_iter().take(KEPT).collect(),
-            mount,
-            notes: std::mem::take(&mut self.notes),
-            kept: None,
-        }
+    /// The trial that this was.
+    pub(super) fn result(mut self, verdict: &Verdict, mount: Option<Report>) -> Trial {
+        let heard = std::mem::replace(&mut self.heard, Heard::new());
+        let chaos = self.place.config.chaos.is_any().then_some(self.done);
+        let (seed, killed) = (self.settings.seed, self.killed);
+        heard.sum_up(self.place, Outcome { verdict, mount, seed, killed, chaos })
     }
 }
 
 impl Drop for Crew<'_> {
     fn drop(&mut self) {
         // The replicas before their mount, or they would see it go and complain.
-        for member in &mut self.replicas {
+        for member in &mut self.members {
             if member.process.take().is_some() && !member.ended {
                 self.place.config.launcher.kill(&member.container);
             }

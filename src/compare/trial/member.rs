@@ -1,5 +1,6 @@
-//! One replica of a trial: when it is due, its process, and how far it has come.
+//! One replica of a trial through all its lives: when it is due, its process, how far it has come.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::Place;
@@ -10,10 +11,16 @@ use crate::rng::mix;
 
 /// Replicas start within this time, at moments that follow from the seed.
 const STAGGER_MS: u64 = 100;
+/// A crowd takes longer: so long for each.
+const STAGGER_EACH_MS: u64 = 10;
 
 /// One replica.
 pub(super) struct Member {
-    /// Its name.
+    /// Its number, from 1.
+    number: u32,
+    /// How often it was started before.
+    life: u32,
+    /// Its name, another one in each life: nobody goes on with the counts of the dead.
     pub name: ReplicaName,
     /// The name of its container, if it runs in one.
     pub container: String,
@@ -29,25 +36,78 @@ pub(super) struct Member {
     pub merged: Option<ReplicaIndex>,
     /// What it said last, if that was its last.
     pub last_word: Option<LastWord>,
-    /// Whether it was ended by force.
-    pub killed: bool,
+    /// Why it ends before its time, if it does.
+    pub doom: Option<Doom>,
+    /// Until which age of the crew it stands still.
+    pub still: Option<Duration>,
+}
+
+/// Why a replica ends before its time.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Doom {
+    /// It did not end when it should, and was killed.
+    Overdue,
+    /// It was killed on purpose, and lives again.
+    Killed,
+    /// It was told to end by this age of the crew, and lives again.
+    Restarted(Duration),
 }
 
 impl Member {
     /// The replica with this number, from 1, of a trial that begins at `now`.
     pub(super) fn new(place: &Place<'_>, seed: Seed, number: u32, now: Instant) -> Self {
-        let due = mix(seed.0, u64::from(number)) % STAGGER_MS;
+        let within = STAGGER_MS.max(STAGGER_EACH_MS * u64::from(place.config.replicas));
+        let due = now + Duration::from_millis(mix(seed.0, u64::from(number)) % within);
+        Self::born(place, number, 0, due)
+    }
+
+    /// Its next life, some moments after `now`.
+    pub(super) fn again(&self, place: &Place<'_>, seed: Seed, now: Instant) -> Self {
+        let draw = mix(mix(seed.0, u64::from(self.number)), u64::from(self.life) + 1);
+        let due = now + Duration::from_millis(draw % STAGGER_MS);
+        Self::born(place, self.number, self.life + 1, due)
+    }
+
+    fn born(place: &Place<'_>, number: u32, life: u32, due: Instant) -> Self {
+        let name = match life {
+            0 => number.to_string(),
+            // A point would make its history look like a part of another one.
+            lives => format!("{number}-{}", lives + 1),
+        };
         Self {
-            name: ReplicaName::tidy(&number.to_string()),
-            container: format!("{}-{}-{}-{number}", place.run, place.arm, place.trial),
-            due: now + Duration::from_millis(due),
+            number,
+            life,
+            container: format!("{}-{}-{}-{name}", place.run, place.arm, place.trial),
+            name: ReplicaName::tidy(&name),
+            due,
             process: None,
             ended: false,
             start_us: 0,
             merged: None,
             last_word: None,
-            killed: false,
+            doom: None,
+            still: None,
         }
+    }
+
+    /// Whether this is not its first life.
+    pub(super) fn is_reborn(&self) -> bool {
+        self.life > 0
+    }
+
+    /// Whether it has a process that may still say something.
+    pub(super) fn is_running(&self) -> bool {
+        self.process.is_some() && !self.ended
+    }
+
+    /// Whether it runs, and nobody has told it to end.
+    pub(super) fn is_at_work(&self) -> bool {
+        self.is_running() && self.doom.is_none()
+    }
+
+    /// Its history and its messages, in the directory of the results.
+    pub(super) fn files(&self, results: &std::path::Path) -> [PathBuf; 2] {
+        ["jsonl", "log"].map(|ending| results.join(format!("replica-{}.{ending}", self.name)))
     }
 }
 

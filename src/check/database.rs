@@ -1,0 +1,71 @@
+//! The database of a run: a copy is judged by a child process, and its files are described.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::CheckError;
+use crate::judge::{Request, Verdict, by_child};
+use crate::wal::{self, Beside};
+use crate::workplace::Workplace;
+
+/// What the database has of what was acknowledged.
+#[derive(Clone, Debug, Serialize)]
+pub struct Database {
+    /// The file.
+    pub path: PathBuf,
+    /// `ok`, or the first that is wrong.
+    pub integrity: String,
+    /// Commits that were acknowledged.
+    pub acked: u64,
+    /// Those of them that are in the database.
+    pub present: u64,
+    /// Those that are not.
+    pub lost: u64,
+    /// Commits to a database that a reset replaced by this one.
+    pub replaced: u64,
+    /// The WAL and its index, as they lay there.
+    #[serde(flatten)]
+    pub beside: Beside,
+}
+
+/// Judges a copy of a database and what lies beside it, so that all stays as it was found.
+pub(super) fn judge(path: &Path, request: &Request) -> Result<(Database, Verdict), CheckError> {
+    let temporary = std::env::temp_dir();
+    let copy_error = |source| CheckError::Copy { path: temporary.clone(), source };
+    let place = Workplace::below(&temporary).map_err(copy_error)?;
+    let copy = place.directory("copy").map_err(copy_error)?.join("copy.db");
+    // Without the -shm: whoever opens it first makes it anew from the WAL.
+    for ending in ["", "-wal", "-journal"] {
+        let (from, to) = (beside(path, ending), beside(&copy, ending));
+        if ending.is_empty() || from.exists() {
+            let read = fs::File::open(&from)
+                .map_err(|source| CheckError::Read { path: from.clone(), source });
+            let mut read = read?;
+            let wrong = |source| CheckError::Copy { path: to.clone(), source };
+            let mut write = fs::File::create(&to).map_err(wrong)?;
+            std::io::copy(&mut read, &mut write).map_err(wrong)?;
+        }
+    }
+    let verdict = by_child(&copy, request)?;
+    let database = Database {
+        path: path.to_owned(),
+        integrity: verdict.integrity.clone(),
+        acked: verdict.acked,
+        present: verdict.present,
+        lost: verdict.lost,
+        replaced: verdict.replaced,
+        beside: wal::read(&beside(path, "-wal"), &beside(path, "-shm"))
+            .map_err(|source| CheckError::Read { path: path.to_owned(), source })?,
+    };
+    Ok((database, verdict))
+}
+
+/// The file beside a database with this ending.
+pub(super) fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(ending);
+    name.into()
+}

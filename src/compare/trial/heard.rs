@@ -1,0 +1,194 @@
+//! What the replicas of a trial have said: commits, evidence, counts; and what it adds up to.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use walbanger_fuse::Report;
+
+use super::chaos::Done;
+use super::{Place, Trial};
+use crate::evidence::{Evidence, Kind};
+use crate::history::{Event, Header, Totals};
+use crate::ids::{ReplicaName, Seed};
+use crate::judge::{Ledger, Verdict};
+use crate::merge::{Merger, ReplicaIndex, Scope};
+
+/// How many items of evidence a trial tells in full.
+const KEPT: usize = 50;
+/// How many are held before the first of them are chosen; replicas that die of what they find and
+/// live again could go on for ever.
+const HELD: usize = 10_000;
+
+/// What has been said so far.
+#[derive(Debug)]
+pub(super) struct Heard {
+    merger: Merger,
+    pub ledger: Ledger,
+    /// When the first replica started, on the machine's monotonic clock, in microseconds.
+    zero_us: Option<u64>,
+    findings: Vec<(Clock, Evidence)>,
+    codes: BTreeMap<i32, u64>,
+    kinds: BTreeMap<&'static str, u64>,
+    transactions: u64,
+    busy: u64,
+    last_us: u64,
+    /// What went wrong without being evidence.
+    pub notes: Vec<String>,
+}
+
+/// What the time of a finding counts from.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Clock {
+    /// The start of the first replica.
+    Trial,
+    /// The start of one that started then, in microseconds.
+    Replica(u64),
+}
+
+/// What a trial came to besides what was said.
+pub(super) struct Outcome<'a> {
+    pub verdict: &'a Verdict,
+    pub mount: Option<Report>,
+    pub seed: Seed,
+    /// Whether a replica had to be killed that did not end.
+    pub killed: bool,
+    pub chaos: Option<Done>,
+}
+
+impl Heard {
+    pub(super) fn new() -> Self {
+        Self {
+            merger: Merger::new(Scope::Replicas),
+            ledger: Ledger::default(),
+            zero_us: None,
+            findings: Vec::new(),
+            codes: BTreeMap::new(),
+            kinds: BTreeMap::new(),
+            transactions: 0,
+            busy: 0,
+            last_us: 0,
+            notes: Vec::new(),
+        }
+    }
+
+    /// A replica began its history.
+    pub(super) fn hello(&mut self, header: &Header) -> ReplicaIndex {
+        let start_us = header.start_us;
+        self.zero_us = Some(self.zero_us.map_or(start_us, |zero| zero.min(start_us)));
+        self.merger.join(header)
+    }
+
+    /// The next event of a replica that started at `start_us`; gives what it proves.
+    pub(super) fn event(
+        &mut self,
+        name: &ReplicaName,
+        merged: ReplicaIndex,
+        start_us: u64,
+        event: &Event,
+    ) -> Option<Evidence> {
+        self.ledger.feed(name, event);
+        match event {
+            Event::Evidence(evidence) => {
+                self.find(Clock::Replica(start_us), evidence.clone());
+                return Some(evidence.clone());
+            }
+            Event::End(Totals { at, transactions, busy, .. }) => {
+                self.transactions += transactions;
+                self.busy += busy;
+                self.last_us = self.last_us.max(start_us + at);
+            }
+            Event::Commit(commit) => {
+                self.last_us = self.last_us.max(start_us + commit.end);
+                let fork = self.merger.commit(merged, commit)?;
+                self.find(Clock::Trial, fork.clone());
+                return Some(fork);
+            }
+            Event::Worker(_) => {}
+        }
+        None
+    }
+
+    /// Takes evidence.
+    pub(super) fn find(&mut self, clock: Clock, evidence: Evidence) {
+        count(&mut self.codes, &mut self.kinds, &evidence);
+        if self.findings.len() < HELD {
+            self.findings.push((clock, evidence));
+        }
+    }
+
+    /// From the start of the first replica to the last that was heard of any.
+    pub(super) fn seconds(&self) -> f64 {
+        let zero = self.zero_us.unwrap_or(self.last_us);
+        Duration::from_micros(self.last_us.saturating_sub(zero)).as_secs_f64()
+    }
+
+    /// All evidence by its time since the start of the first replica.
+    fn evidence(&mut self, verdict: &Verdict) -> Vec<Evidence> {
+        let zero = self.zero_us.unwrap_or(0);
+        let intact = verdict.evidence.is_empty();
+        let mut all: Vec<Evidence> = Vec::with_capacity(self.findings.len());
+        for (clock, mut evidence) in self.findings.drain(..) {
+            if let Clock::Replica(start_us) = clock {
+                evidence.at += Duration::from_micros(start_us.saturating_sub(zero)).as_secs_f64();
+            }
+            if matches!(evidence.kind, Kind::Error | Kind::Corruption) {
+                evidence.transient = Some(intact);
+            }
+            all.push(evidence);
+        }
+        // The judge's come last: it looked when all was over.
+        for evidence in &verdict.evidence {
+            count(&mut self.codes, &mut self.kinds, evidence);
+            all.push(evidence.clone());
+        }
+        all.sort_by(|a, b| a.at.total_cmp(&b.at));
+        all
+    }
+
+    /// The trial that this was.
+    pub(super) fn sum_up(mut self, place: &Place<'_>, outcome: Outcome<'_>) -> Trial {
+        let Outcome { verdict, mount, seed, killed, chaos } = outcome;
+        let seconds = self.seconds();
+        let evidence = self.evidence(verdict);
+        let commits = self.ledger.acked();
+        if commits == 0 {
+            self.notes.push("nothing was committed".to_owned());
+        }
+        #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
+        let commits_per_second = if seconds > 0.0 { commits as f64 / seconds } else { 0.0 };
+        Trial {
+            arm: place.arm,
+            trial: place.trial,
+            seed,
+            started: Duration::from_micros(self.zero_us.unwrap_or(0)).as_secs_f64(),
+            seconds,
+            commits,
+            commits_per_second,
+            transactions: self.transactions,
+            busy: self.busy,
+            chaos,
+            acked: verdict.acked,
+            lost: verdict.lost,
+            integrity: verdict.integrity.clone(),
+            void: (killed || commits == 0) && evidence.is_empty(),
+            first_evidence: evidence.first().map(|evidence| evidence.at),
+            codes: self.codes,
+            kinds: self.kinds,
+            evidence: evidence.into_iter().take(KEPT).collect(),
+            mount,
+            notes: self.notes,
+            kept: None,
+        }
+    }
+}
+
+fn count(
+    codes: &mut BTreeMap<i32, u64>,
+    kinds: &mut BTreeMap<&'static str, u64>,
+    evidence: &Evidence,
+) {
+    *kinds.entry(evidence.kind.name()).or_default() += 1;
+    if let Some(code) = evidence.code {
+        *codes.entry(code).or_default() += 1;
+    }
+}

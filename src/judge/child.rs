@@ -1,0 +1,55 @@
+//! Has a database judged by a child process: a damaged file may crash whoever reads it.
+
+use std::io::{self, Write as _};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use super::{Request, Verdict, judge};
+use crate::evidence::{Evidence, Kind};
+use crate::ids::ReplicaName;
+
+/// The judge gave no verdict.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct JudgeError(String);
+
+/// Judges a database in a child process, which is this program again.
+///
+/// # Errors
+/// When the child cannot be started or fails; what the file does to it is in the verdict.
+pub fn by_child(database: &Path, request: &Request) -> Result<Verdict, JudgeError> {
+    let question = serde_json::to_vec(request).map_err(|error| JudgeError(error.to_string()))?;
+    let (asked, output) =
+        ask(database, &question).map_err(|error| JudgeError(error.to_string()))?;
+    if let Ok(verdict) = serde_json::from_slice(&output.stdout) {
+        return Ok(verdict);
+    }
+    if output.status.code().is_none() {
+        // Killed by the file it read: that is a verdict, too.
+        return Ok(unreadable(request, &output.status.to_string()));
+    }
+    let why = asked.err().map_or_else(|| output.status.to_string(), |error| error.to_string());
+    Err(JudgeError(why))
+}
+
+/// What came of writing the question, and of the child.
+fn ask(database: &Path, question: &[u8]) -> io::Result<(io::Result<()>, Output)> {
+    let mut child = Command::new(std::env::current_exe()?)
+        .arg("judge")
+        .arg(database)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .process_group(0)
+        .spawn()?;
+    // It reads everything before it writes anything, so neither waits for the other.
+    let asked = child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(question));
+    Ok((asked, child.wait_with_output()?))
+}
+
+fn unreadable(request: &Request, how: &str) -> Verdict {
+    let nothing = judge(Path::new("/dev/null/nothing"), request);
+    let message = format!("the judge was killed by the database it read: {how}");
+    let crash = Evidence::new(Kind::Crash, ReplicaName::tidy("judge"), request.at, message);
+    Verdict { evidence: vec![crash], integrity: how.to_owned(), ..nothing }
+}

@@ -1,0 +1,220 @@
+//! `walbanger check` and `walbanger report`: what runs and comparisons left, judged again.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::Path;
+use std::process::Output;
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::rig::{Rig, names};
+use crate::util::{Place, stderr, stdout, until, walbanger};
+
+fn check(results: &Path, more: &[&str]) -> Output {
+    walbanger().arg("check").arg(results).args(more).output().unwrap()
+}
+
+fn document(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// The kinds of all evidence, and how often.
+fn kinds(document: &Value) -> Value {
+    document["kinds"].clone()
+}
+
+#[test]
+fn a_clean_run_is_found_clean_and_all_of_it_in_the_database() {
+    let (place, results) = (Place::new(), Place::new());
+    let out = results.path().display().to_string();
+    let replicas = ["a", "b"].map(|name| {
+        place.start(&format!("--duration 1s --workers 2 --replica {name} --out {out}"))
+    });
+    for mut replica in replicas {
+        assert_eq!(replica.finish().status.code(), Some(0));
+    }
+    let database = place.database().display().to_string();
+    let output = check(results.path(), &["--database", &database, "--json"]);
+    let found = document(&output);
+    assert_eq!(output.status.code(), Some(0), "{found:#}");
+    assert_eq!(found["schema"]["name"], "walbanger-check");
+    assert_eq!((&found["evidence_total"], &found["notes"]), (&0.into(), &serde_json::json!([])));
+    assert_eq!(found["histories"].as_array().unwrap().len(), 2);
+    assert!(found["histories"][0]["birth"].is_u64() && found["histories"][0]["ended"] == true);
+    let judged = &found["database"];
+    assert!(found["commits"].as_u64().unwrap() > 0);
+    assert_eq!((&judged["acked"], &judged["present"]), (&found["commits"], &found["commits"]));
+    assert_eq!((&judged["integrity"], &judged["lost"]), (&"ok".into(), &0.into()));
+    assert_eq!(names(place.path()), ["test.db"], "nothing was opened there");
+
+    let alone = check(results.path(), &[]);
+    assert_eq!(alone.status.code(), Some(0));
+    assert!(stdout(&alone)[1].contains("name it with --database"), "{alone:?}");
+}
+
+#[test]
+fn a_killed_replica_and_a_reset_accuse_nobody() {
+    let (place, results) = (Place::new(), Place::new());
+    let out = results.path().display().to_string();
+    let history = results.path().join("replica-old.jsonl");
+    let mut old = place.start(&format!("--replica old --out {out}"));
+    until("the history has grown", || history.metadata().is_ok_and(|file| file.len() > 5000));
+    old.signal(Signal::SIGKILL);
+    old.finish();
+    let mut torn = File::options().append(true).open(&history).unwrap();
+    torn.write_all(b"{\"k\":\"comm").unwrap();
+    let database = place.database().display().to_string();
+    let output = check(results.path(), &["--database", &database, "--json"]);
+    let found = document(&output);
+    assert_eq!(output.status.code(), Some(0), "{found:#}");
+    assert_eq!(
+        (&found["histories"][0]["torn"], &found["database"]["lost"]),
+        (&true.into(), &0.into())
+    );
+
+    let old_commits = found["commits"].as_u64().unwrap();
+    let run = place.run(&format!("--reset --duration 1s --replica new --out {out}"));
+    assert_eq!(run.status.code(), Some(0));
+    let output = check(results.path(), &["--database", &database, "--json"]);
+    let found = document(&output);
+    assert_eq!(output.status.code(), Some(0), "{found:#}");
+    assert_eq!(found["database"]["replaced"].as_u64(), Some(old_commits));
+    assert!(found["notes"][0].as_str().unwrap().starts_with("a reset replaced"), "{found:#}");
+}
+
+#[test]
+fn a_lost_commit_is_explained_with_what_the_wal_has() {
+    let (place, results) = (Place::new(), Place::new());
+    let out = results.path().display().to_string();
+    place.run(&format!("--duration 1s --workers 1 --replica a --out {out}"));
+    let connection = rusqlite::Connection::open(place.database()).unwrap();
+    let sql = "UPDATE tally SET n = n - 2; UPDATE state SET version = version - 2";
+    connection.execute_batch(sql).unwrap();
+    let database = place.database().display().to_string();
+    let output = check(results.path(), &["--database", &database]);
+    let text = stdout(&output);
+    assert_eq!(output.status.code(), Some(1), "{text:#?}");
+    assert!(text[0].contains(" 2 lost, integrity ok; 1 piece of evidence"), "{text:#?}");
+    assert!(text[1].contains("lost commit: 2 acknowledged commits are not in the database"));
+    assert!(text[1].contains("the last as version"), "{text:#?}");
+    assert!(text[2].contains("WAL: generation ") && text[2].contains(" count, with "), "{text:#?}");
+    assert!(text[3].contains("(mxFrame)") && text[3].contains("copies agree"), "{text:#?}");
+    drop(connection);
+
+    let alone = check(&place.database(), &[]);
+    assert_eq!(alone.status.code(), Some(0));
+    assert_eq!(stdout(&alone)[0], "test.db: integrity ok; no evidence");
+    assert!(stdout(&alone)[1].starts_with("  WAL: "), "{:?}", stdout(&alone));
+}
+
+#[test]
+fn what_cannot_be_checked_is_one_clear_error() {
+    let (place, results) = (Place::new(), Place::new());
+    let out = results.path().display().to_string();
+    place.run(&format!("--duration 1s --workers 1 --replica a --out {out}"));
+    let history = results.path().join("replica-a.jsonl");
+    let good = fs::read_to_string(&history).unwrap();
+    let lines: Vec<_> = good.lines().collect();
+    let middle = lines.len() / 2;
+    let joined = |lines: Vec<&str>| lines.join("\n") + "\n";
+    let mut cut = lines.clone();
+    cut[middle] = &cut[middle][..9];
+    let foreign: Vec<_> =
+        ["{\"name\":\"theirs\"}"].into_iter().chain(lines[1..].to_vec()).collect();
+    let unannounced = lines.iter().filter(|line| !line.contains("\"worker\"")).copied().collect();
+    for (text, expected) in [
+        (joined(cut), format!("replica-a.jsonl:{}: not a line of", middle + 1)),
+        (joined(foreign), "replica-a.jsonl:1: not a line of".to_owned()),
+        (joined(unannounced), "worker 0 was never announced".to_owned()),
+        (good.replace("\"replica\":\"a\"", "\"replica\":\"b\""), "it is of replica b".to_owned()),
+        (format!("{good}{}", good.replace("\"pid\":", "\"pid\":1")), "of another run".to_owned()),
+    ] {
+        fs::write(&history, text).unwrap();
+        let output = check(results.path(), &[]);
+        assert_eq!(output.status.code(), Some(2), "{expected}: {output:?}");
+        let told = stderr(&output);
+        assert!(told.len() == 1 && told[0].contains(&expected), "{expected}: {told:?}");
+    }
+    fs::remove_file(&history).unwrap();
+    let cases = [
+        (results.path().to_owned(), "holds no history"),
+        (results.path().join("none"), "cannot be read"),
+        (history.clone(), "not a database that walbanger made"),
+    ];
+    fs::write(&history, "text").unwrap();
+    for (path, expected) in cases.iter().rev() {
+        let output = check(path, &[]);
+        assert_eq!(output.status.code(), Some(2), "{expected}");
+        assert!(stderr(&output)[0].contains(expected), "{expected}: {:?}", stderr(&output));
+        let _ = fs::remove_file(&history);
+    }
+}
+
+#[test]
+fn a_comparison_is_judged_as_it_was_live_and_reported() {
+    let Some(rig) = Rig::new() else { return };
+    let out = rig.path("out");
+    let flags = ["--profile", "virtiofsd-auto", "--trials", "1", "-d", "2s", "--json", "--out"];
+    let live = rig.compare(&flags).arg(&out).output().unwrap();
+    let live: Value = serde_json::from_slice(&live.stdout).unwrap();
+    let trial = |arm: usize| live["arms"][arm]["trial"][0].clone();
+    for (arm, name) in ["trial-001-clean", "trial-001-faulted"].iter().enumerate() {
+        let output = check(&out.join(name), &["--json"]);
+        let found = document(&output);
+        assert_eq!(kinds(&found), trial(arm)["kinds"], "{name}: {found:#}");
+        assert_eq!(found["commits"], trial(arm)["commits"], "{name}");
+        assert_eq!(output.status.code(), Some(i32::try_from(arm).unwrap()), "{name}");
+    }
+    let kept = names(&out.join("trial-001-faulted/forensics"));
+    for name in ["locks.txt", "mounts.txt", "versions.json", "walbanger.db"] {
+        assert!(kept.iter().any(|kept| kept == name), "{name}: {kept:?}");
+    }
+    let mounts = fs::read_to_string(out.join("trial-001-faulted/forensics/mounts.txt")).unwrap();
+    assert!(mounts.contains("fuse"), "the views: {mounts}");
+    assert!(!out.join("trial-001-clean/forensics").exists());
+
+    let archive = rig.path("out.tar");
+    let mut report = walbanger();
+    let output = report.arg("report").arg(&out).arg("--bundle").arg(&archive).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let page = fs::read_to_string(out.join("report.html")).unwrap();
+    let verdict = live["verdict"].as_str().unwrap();
+    for part in [verdict, "trial-001-clean", "trial-001-faulted", "--lock-scope=view,view=2.."] {
+        assert!(page.contains(part), "{part}");
+    }
+    let mut held = tar::Archive::new(File::open(&archive).unwrap());
+    let held: Vec<_> = held
+        .entries()
+        .unwrap()
+        .map(|entry| entry.unwrap().path().unwrap().display().to_string())
+        .collect();
+    for name in ["out/report.html", "out/trial-001-faulted/replica-1.jsonl"] {
+        assert!(held.iter().any(|held| held == name), "{name}: {held:?}");
+    }
+    let mut report = walbanger();
+    let inside = out.join("x.tar");
+    let output = report.arg("report").arg(&out).arg("--bundle").arg(&inside).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    rig.assert_nothing_left();
+}
+
+#[test]
+fn a_run_keeps_the_files_of_its_first_evidence() {
+    let (place, results) = (Place::new(), Place::new());
+    let out = results.path().display().to_string();
+    assert_eq!(place.run("--duration 500ms").status.code(), Some(0));
+    let connection = rusqlite::Connection::open(place.database()).unwrap();
+    connection.execute("UPDATE state SET version = version + 1", ()).unwrap();
+    drop(connection);
+    let output = place.run(&format!("--duration 1s --replica a --out {out}"));
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let kept = results.path().join("forensics-a");
+    for name in ["test.db", "test.db-wal", "test.db-shm", "locks.txt", "versions.json"] {
+        assert!(kept.join(name).is_file(), "{name}: {:?}", names(&kept));
+    }
+    let open = fs::read_to_string(kept.join("descriptors.txt")).unwrap();
+    assert!(open.contains("test.db-wal"), "{open}");
+    let told = document(&check(results.path(), &["--json"]));
+    assert!(told["kinds"]["torn-snapshot"].as_u64() > Some(0), "{told:#}");
+}
