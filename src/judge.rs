@@ -356,6 +356,7 @@ mod tests {
         assert!(!is_phantom(&claim, state(6, 1)), "killed before it told");
         assert!(is_phantom(&claim, state(7, 1)));
         claim.ended = true;
+        assert!(!is_phantom(&claim, state(5, 105)), "what was acknowledged");
         assert!(is_phantom(&claim, state(6, 1)));
         claim.track.may_be(state(6, 1));
         assert!(!is_phantom(&claim, state(6, 1)), "unknown");

@@ -302,7 +302,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::history::State;
+    use crate::document::Head;
+    use crate::history::{Sight, State};
+    use crate::ids::Seed;
 
     fn commit(worker: u32, version: u64, outcome: Outcome) -> Commit {
         let state = State { n: 1, chain: 1 };
@@ -335,6 +337,103 @@ mod tests {
              replica b \
              worker 0 (its commit 1) at 2.000s"
         );
+    }
+
+    fn header(name: &str, boot: &str, start_us: u64) -> Header {
+        Header {
+            head: Head::new("x", "run", Seed(1)),
+            replica: ReplicaName::tidy(name),
+            pid: 1,
+            host: String::new(),
+            boot: boot.to_owned(),
+            start_us,
+            start_unix_us: 0,
+            birth: None,
+            settings: serde_json::Value::Null,
+        }
+    }
+
+    /// A commit from 1 to 2 s after the start, and one that begins a second later.
+    fn early_and_late(seen: u64) -> [Event; 2] {
+        let early = commit(0, 9, Outcome::Ok);
+        let late = commit(0, seen + 1, Outcome::Ok);
+        [early, Commit { begin: 3_000_000, end: 4_000_000, ..late }].map(Event::Commit)
+    }
+
+    #[test]
+    fn a_replica_is_known_again_by_its_start_its_process_its_name_and_its_clock() {
+        let mut merger = Merger::new(Scope::Replicas);
+        let first = header("a", "boot", 5);
+        let a = merger.join(&first);
+        assert_eq!(merger.join(&Header { birth: Some(3), ..first.clone() }), a);
+        let others = [
+            header("b", "boot", 5),
+            header("a", "boot", 6),
+            header("a", "other", 5),
+            header("a", "", 5),
+            Header { pid: 2, ..first },
+        ];
+        let mut all: Vec<_> = others.iter().map(|other| merger.join(other)).collect();
+        assert_eq!(all, others.iter().map(|other| merger.join(other)).collect::<Vec<_>>());
+        all.push(a);
+        all.sort();
+        all.dedup();
+        assert_eq!(all.len(), 6);
+    }
+
+    #[test]
+    fn a_stale_read_is_found_between_replicas_of_one_clock_only() {
+        for (boots, found) in [(["x", "x"], true), (["x", "y"], false), (["", ""], false)] {
+            for (seen, stale) in [(8, true), (9, false)] {
+                let mut merger = Merger::new(Scope::Replicas);
+                let [a, b] = [("a", boots[0]), ("b", boots[1])]
+                    .map(|(name, boot)| merger.join(&header(name, boot, 0)));
+                let [early, late] = early_and_late(seen);
+                // At version 9 both are a fork, which says more.
+                let late = match late {
+                    Event::Commit(late) => {
+                        Event::Commit(Commit { outcome: Outcome::Unknown, ..late })
+                    }
+                    other => other,
+                };
+                assert_eq!(merger.feed(a, &early), None);
+                let told = merger.feed(b, &late);
+                assert_eq!(told.is_some(), found && stale, "{boots:?} {seen}");
+                assert_eq!(merger.feed(b, &late), None, "told once");
+                if let Some(told) = told {
+                    assert_eq!((told.kind, told.at), (Kind::StaleRead, 3.0));
+                    assert_eq!(
+                        told.message,
+                        "a transaction that began at 3.000000s saw version 8, but version 9 had \
+                         been acknowledged to replica a worker 0 at 2.000000s"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_replica_is_told_again_when_it_had_caught_up() {
+        let mut merger = Merger::new(Scope::Replicas);
+        let [a, b] = ["a", "b"].map(|name| merger.join(&header(name, "x", 0)));
+        let read = |version, at| {
+            let read = Sight { version: Version(version), begin: at, end: at };
+            let commit = Commit { begin: at, end: at, ..commit(0, 0, Outcome::Unknown) };
+            Event::Commit(Commit { read: Some(read), version: Version(version + 1), ..commit })
+        };
+        let feed = |merger: &mut Merger, replica, version, at| {
+            merger.feed(replica, &read(version, at)).map(|told| told.message)
+        };
+        assert_eq!(feed(&mut merger, a, 9, 10), None);
+        assert!(feed(&mut merger, b, 8, 20).unwrap().contains("had been seen by replica a"));
+        assert_eq!(feed(&mut merger, b, 7, 30), None);
+        assert_eq!(feed(&mut merger, b, 9, 40), None);
+        assert_eq!(feed(&mut merger, a, 12, 50), None);
+        assert!(feed(&mut merger, b, 10, 60).is_some());
+        assert_eq!(feed(&mut merger, b, 11, 70), None, "still behind 12");
+        assert_eq!(feed(&mut merger, b, 12, 80), None);
+        assert_eq!(feed(&mut merger, a, 13, 90), None);
+        assert!(feed(&mut merger, b, 12, 100).is_some());
     }
 
     #[test]
