@@ -2,6 +2,7 @@
 
 mod check;
 mod compare;
+mod crash_states;
 mod ctl;
 mod doctor;
 mod faults;
@@ -73,6 +74,8 @@ pub enum Command {
     Run(RunArgs),
     /// Put a fault-injecting FUSE layer over a volume
     Mount(mount::MountArgs),
+    /// Build the states that a power cut could have left of a recorded run, and judge each
+    CrashStates(crash_states::CrashStatesArgs),
     /// Tell a running mount what to do: faults on or off, a power cut, an end
     Ctl(ctl::CtlArgs),
     /// Run clean and faulted arms side by side and give a verdict

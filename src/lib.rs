@@ -5,6 +5,7 @@ pub mod check;
 pub mod cli;
 pub mod codes;
 pub mod compare;
+pub mod crash;
 pub mod ctl;
 pub mod doctor;
 pub mod document;

@@ -7,8 +7,8 @@ use clap::Parser as _;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::{
-    Cli, Command, check, compare, ctl, doctor, forensics, judge, logging, meta, mount, probe,
-    profiles, report, run, selftest,
+    Cli, Command, check, compare, crash_states, ctl, doctor, forensics, judge, logging, meta,
+    mount, probe, profiles, report, run, selftest,
 };
 use crate::bang::BangError;
 use crate::exit::Exit;
@@ -55,6 +55,7 @@ fn execute(command: Command) -> anyhow::Result<Exit> {
     match command {
         Command::Run(args) => run::execute(args),
         Command::Mount(args) => mount::execute(&args),
+        Command::CrashStates(args) => crash_states::execute(&args),
         Command::Ctl(args) => ctl::execute(&args),
         Command::Compare(args) => compare::execute(&args),
         Command::Check(args) => check::execute(&args),

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::fs::ROOT;
+
 use super::{Cut, FileId, Lie, Name, Op, What, survivors};
 
 /// A volume at one moment of its recording: what is durable, and what is at stake.
@@ -77,6 +79,22 @@ impl Replay {
     #[must_use]
     pub fn lies(&self) -> &[(FileId, u64, Lie)] {
         &self.lies
+    }
+
+    /// A name that leads to the file, durably or since; the root has none.
+    #[must_use]
+    pub fn name_of(&self, id: FileId) -> Option<String> {
+        if id == ROOT {
+            return Some("the volume's root".to_owned());
+        }
+        let durable = self.names.iter().map(|(name, file)| (name, Some(*file)));
+        let since = self.changes.values().filter_map(|op| match op {
+            Op::Names(names) => Some(names.iter().map(|(name, file)| (name, *file))),
+            _ => None,
+        });
+        let mut names = durable.chain(since.flatten());
+        let ((_, name), _) = names.find(|(_, file)| *file == Some(id))?;
+        Some(String::from_utf8_lossy(name).into_owned())
     }
 
     /// The volume after these changes were done to what is durable.

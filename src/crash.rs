@@ -1,0 +1,145 @@
+//! Crash states: every state that a power cut could have left of a recorded run, built and judged.
+//!
+//! A point is a moment of the recording after which the volume is another. At each point the states
+//! are the subsets of the changes at stake: all of them where they are few, a sample where not.
+
+mod acks;
+mod crowd;
+mod part;
+mod states;
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use walbanger_fuse::RecordError;
+
+use crate::evidence::Evidence;
+use crate::history::HistoryError;
+
+pub use acks::Promise;
+pub use crowd::{Found, check};
+pub use part::check_part;
+
+/// What is to be built and judged.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// The recording.
+    pub recording: PathBuf,
+    /// The histories of the replicas.
+    pub histories: Vec<PathBuf>,
+    /// At most so many states at one point.
+    pub states: u64,
+    /// At most so many points, evenly over the recording.
+    pub points: u64,
+    /// What the samples follow from.
+    pub seed: u64,
+}
+
+/// One of several parts, each judged by a process of its own.
+#[derive(Clone, Copy, Debug)]
+pub struct Part {
+    /// Which, from 0.
+    pub number: u64,
+    /// Of how many.
+    pub of: u64,
+    /// States up to this one have been judged already.
+    pub behind: Option<Place>,
+}
+
+/// A state: the number of its point, and its number at the point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
+pub struct Place {
+    /// The point, counted over all points of the recording.
+    pub point: u64,
+    /// The state.
+    pub state: u64,
+}
+
+/// What a part says while it works, a line each.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Said {
+    /// This state is judged next.
+    Judging(Place),
+    /// A state breaks a promise.
+    Broken(Box<Broken>),
+    /// The end.
+    Done(Counts),
+}
+
+/// A state that breaks a promise.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Broken {
+    /// Which state.
+    pub place: Place,
+    /// When the power would have gone, in seconds since the recording began.
+    pub at: f64,
+    /// Which of the changes at stake survived, in words.
+    pub survived: String,
+    /// What is wrong with it.
+    pub evidence: Vec<Evidence>,
+    /// The fsyncs that were answered and not done by then, by file.
+    pub lies: Vec<String>,
+}
+
+/// How much was done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Counts {
+    /// Points of the recording.
+    pub points: u64,
+    /// Points at which states were built.
+    pub visited: u64,
+    /// Points at which all states were built.
+    pub exhausted: u64,
+    /// States built.
+    pub built: u64,
+    /// States judged: those that no other was equal to.
+    pub judged: u64,
+    /// States that break a promise.
+    pub broken: u64,
+}
+
+/// Why no states can be built.
+#[derive(Debug, thiserror::Error)]
+pub enum CrashStatesError {
+    /// A file that cannot be read.
+    #[error("{path}: cannot be read: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// A recording that is none.
+    #[error("{path}: {source}; name what `walbanger mount --record` wrote")]
+    Recording {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: RecordError,
+    },
+    /// A history that is none.
+    #[error(transparent)]
+    History(#[from] HistoryError),
+    /// Histories that say different things of one database.
+    #[error("the histories are not of one run: they differ in {0}")]
+    Different(&'static str),
+    /// There is no room for states.
+    #[error("{path}: cannot be written: {source}; make room in TMPDIR")]
+    Write {
+        /// Where to.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// A process that judges states did not.
+    #[error("a process that judges states failed: {0}")]
+    Child(String),
+}
+
+impl CrashStatesError {
+    fn write(path: &Path) -> impl Fn(std::io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Write { path: path.clone(), source }
+    }
+}
