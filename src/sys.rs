@@ -1,6 +1,7 @@
 //! The few system calls that no safe crate offers here, each behind a safe function.
 #![allow(unsafe_code)]
 
+pub mod log;
 mod mapping;
 
 use std::cell::Cell;
@@ -47,6 +48,8 @@ pub enum Piece {
     Seconds,
     /// The number of the worker whose thread crashed, 0 for any other thread.
     Worker,
+    /// What the thread that crashed was doing, by [`name_step`].
+    Step,
     /// `SIGBUS` or `SIGSEGV`.
     Signal,
 }
@@ -70,11 +73,17 @@ static CRASH: OnceLock<CrashPlan> = OnceLock::new();
 thread_local! {
     // Const and without a destructor: reading it in a signal handler allocates nothing.
     static WORKER: Cell<u32> = const { Cell::new(0) };
+    static STEP: Cell<&'static str> = const { Cell::new("something else") };
 }
 
 /// Says that this thread is worker `number`, for the line written at a crash.
 pub fn name_thread(number: u32) {
     WORKER.set(number);
+}
+
+/// Says what this thread does now, for the line written at a crash.
+pub fn name_step(step: &'static str) {
+    STEP.set(step);
 }
 
 /// From now on SIGBUS and SIGSEGV write `lines`, and then kill the process as they would have.
@@ -157,6 +166,7 @@ impl Fixed {
                 self.number(elapsed_us / 1000 % 1000, 3);
             }
             Piece::Worker => self.number(u64::from(WORKER.get()), 1),
+            Piece::Step => self.bytes(STEP.get().as_bytes()),
             Piece::Signal if signal == libc::SIGBUS => self.bytes(b"SIGBUS"),
             Piece::Signal => self.bytes(b"SIGSEGV"),
         }

@@ -15,6 +15,8 @@ use crate::stop::Stop;
 const IN_FULL: u64 = 5;
 /// So many of each kind and code go into the history and into the JSON document.
 const KEPT: u64 = 200;
+/// So many kinds and codes are looked at again by a clean process, the first of each.
+const RECHECKED: usize = 8;
 /// How often those that were not printed are counted out loud.
 const EVERY: Duration = Duration::from_secs(10);
 
@@ -66,6 +68,12 @@ impl Complaints {
             counted: Instant::now(),
         };
         Self { hearer, inner: Mutex::new(inner) }
+    }
+
+    /// Whether this is the first of its kind and code, and few kinds were seen before it.
+    pub(super) fn is_news(&self, kind: Kind, code: Option<i32>) -> bool {
+        let inner = self.lock();
+        inner.counts.len() < RECHECKED && !inner.counts.contains_key(&(kind, code))
     }
 
     /// Takes one; the error says why the replica must end.

@@ -69,7 +69,11 @@ pub(crate) fn sort(error: &Error, connection: Option<&Connection>, step: &str) -
                 }
                 _ => String::new(),
             };
-            let message = format!("{step}: {message}{cause}");
+            let logged = match sys::log::about(code) {
+                messages if messages.is_empty() => String::new(),
+                messages => format!("; SQLite says: {}", messages.join("; ")),
+            };
+            let message = format!("{step}: {message}{cause}{logged}");
             Failure::Evidence(Finding { kind: Kind::Error, code: Some(code), message })
         }
     }

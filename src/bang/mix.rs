@@ -130,6 +130,14 @@ const OPERATIONS: &[(&str, Operation)] = &[
     ("close-all", CloseAll),
 ];
 
+impl Operation {
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        OPERATIONS.iter().find(|(_, known)| *known == self).map_or("read", |(name, _)| name)
+    }
+}
+
 impl Mix {
     fn new(name: Option<&'static str>, weights: &[(u32, Operation)]) -> Result<Self, String> {
         let mut sum = 0;
@@ -162,8 +170,7 @@ impl Mix {
         let mut before = 0;
         self.steps.iter().map(move |(sum, operation)| {
             let weight = sum - std::mem::replace(&mut before, *sum);
-            let name = OPERATIONS.iter().find(|(_, known)| known == operation);
-            (name.map_or("read", |(name, _)| name), weight)
+            (operation.name(), weight)
         })
     }
 }
@@ -223,8 +230,7 @@ mod tests {
         let (mut counts, settings) = (HashMap::new(), settings(mode));
         for _ in 0..100_000 {
             let operation = mix.choose(&mut rng, &settings);
-            let name = OPERATIONS.iter().find(|(_, known)| *known == operation).unwrap().0;
-            *counts.entry(name.to_owned()).or_default() += 1;
+            *counts.entry(operation.name().to_owned()).or_default() += 1;
         }
         counts
     }

@@ -118,6 +118,7 @@ pub fn run(mut settings: Settings, session: &Session) -> Result<Report, BangErro
     {
         return Ok(nothing_done(header, stop));
     }
+    sys::log::keep();
     tell_of_crashes(&header, session.output);
     // Told by the name that was given; from here on it is the file.
     settings.path = place::file(&settings.path);
@@ -316,7 +317,8 @@ fn tell_of_crashes(header: &Header, output: Output) {
         Piece::Worker,
         text(": crash "),
         Piece::Signal,
-        text(&format!(": {says}")),
+        text(&format!(": {says}; it was at work on ")),
+        Piece::Step,
     ];
     let event = vec![
         text(r#"{"k":"evidence","evidence":{"kind":"crash","at":"#),
@@ -325,7 +327,9 @@ fn tell_of_crashes(header: &Header, output: Output) {
         Piece::Worker,
         text(r#","message":""#),
         Piece::Signal,
-        text(&format!(r#": {says}"}}}}"#)),
+        text(&format!(": {says}; it was at work on ")),
+        Piece::Step,
+        text(r#""}}"#),
     ];
     let stdout = match output {
         Output::Text => CrashLine { fd: &STDOUT_FD, pieces: line },

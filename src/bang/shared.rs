@@ -10,6 +10,7 @@ use rusqlite::Connection;
 use super::birth::Identity;
 use super::complaints::Complaints;
 use super::failure::Finding;
+use super::recheck;
 use super::rendezvous::Rendezvous;
 use super::settings::{Existing, Settings};
 use super::watch::Pulse;
@@ -127,7 +128,7 @@ impl Shared {
         self.settings.existing != Existing::Trust
     }
 
-    fn report(&self, evidence: Evidence) {
+    fn report(&self, mut evidence: Evidence) {
         // A hang is told by the watch, which must not wait for the volume itself.
         let sees_data = evidence.kind != Kind::Hang;
         if sees_data && self.may_be_replaced() && self.identity.is_replaced_at(&self.settings.path)
@@ -136,6 +137,17 @@ impl Shared {
         }
         if let Some(witness) = &self.witness {
             witness.called(&self.settings.path);
+        }
+        // In a comparison the judge does this, when all is over.
+        let disputable = matches!(evidence.kind, Kind::Error | Kind::Corruption);
+        if disputable
+            && self.may_be_replaced()
+            && self.complaints.is_news(evidence.kind, evidence.code)
+        {
+            evidence.transient = recheck::is_sound(&self.settings.path);
+            if evidence.transient == Some(true) {
+                evidence.message.push_str("; a clean process finds nothing wrong with the file");
+            }
         }
         let told = self.complaints.take(evidence, self.history.as_ref());
         if let Err(reason) = told {

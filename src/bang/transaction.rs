@@ -8,6 +8,7 @@ use super::worker::{At, Fault, Pulsing, Worker};
 use crate::evidence::Kind;
 use crate::history::{Commit, Outcome, State};
 use crate::ids::{Transaction, Version};
+use crate::sys;
 
 /// One in so many writing transactions begins as a reader and upgrades, as careless programs do.
 const DEFERRED: u64 = 8;
@@ -117,6 +118,7 @@ impl Worker {
             self.tally.failed(state);
             return Ok(());
         }
+        sys::name_step("COMMIT");
         let outcome = run(connection, "COMMIT", ());
         let end = self.shared.now_us();
         let (worker, read) = (self.number.0, self.sight.take());

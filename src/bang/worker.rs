@@ -196,6 +196,8 @@ impl Worker {
         let established = shared.established.load(Ordering::Relaxed);
         let may = if established { May::Open } else { May::Create };
         self.current = None;
+        sys::log::clear();
+        sys::name_step("opening the database");
         self.pulse(Pulsing::Enter);
         let opened = connection::open(&shared.settings, may, &shared.stop);
         self.pulse(Pulsing::Leave);
@@ -222,12 +224,15 @@ impl Worker {
     }
 
     fn close(&self, connection: &mut Option<Connection>) {
+        sys::name_step("closing the database");
         self.pulse(Pulsing::Enter);
         *connection = None;
         self.pulse(Pulsing::Leave);
     }
 
     fn step(&mut self, connection: &Connection, operation: Operation) -> After {
+        sys::log::clear();
+        sys::name_step(operation.name());
         self.pulse(Pulsing::Enter);
         let done = self.perform(connection, operation);
         let after = match done {

@@ -29,6 +29,8 @@ fn planted_damage_is_complained_of_by_code_and_name() {
     assert_eq!(output.status.code(), Some(1), "{lines:#?}");
     let named = lines.iter().any(|line| line.contains(": error 11 SQLITE_CORRUPT ("));
     assert!(named, "{lines:#?}");
+    let logged = "; SQLite says: database corruption at line ";
+    assert!(lines.iter().any(|line| line.contains(logged)), "{lines:#?}");
     assert!(lines.iter().any(|line| line.contains("pieces of evidence")), "a summary");
 }
 
@@ -38,6 +40,8 @@ fn the_document_lists_the_evidence() {
     assert_eq!(output.status.code(), Some(1));
     let document: Value = serde_json::from_slice(&output.stdout).unwrap();
     let evidence = document["evidence"].as_array().unwrap();
+    let lasting = evidence.iter().filter(|one| one["transient"] == false);
+    assert!(lasting.count() > 0, "{document:#}");
     let error = evidence.iter().find(|item| item["kind"] == "error").unwrap();
     assert!(error["code"].is_i64() && error["at"].is_f64() && error["worker"].is_u64());
     assert!(error["name"].as_str().unwrap().starts_with("SQLITE_"));
@@ -139,6 +143,18 @@ fn a_crowded_tally_is_still_added_up() {
 }
 
 #[test]
+fn what_a_clean_process_does_not_see_is_transient() {
+    let place = Place::new();
+    let mut replica = at_work(&place);
+    let database = rusqlite::Connection::open(place.database()).unwrap();
+    database.busy_timeout(std::time::Duration::from_secs(60)).unwrap();
+    // Other pasts with the same counts: nobody but the workers can know.
+    assert!(database.execute("UPDATE tally SET chain = chain + 1", ()).unwrap() > 0);
+    let line = replica.until(": corruption: ");
+    assert!(line.ends_with("; a clean process finds nothing wrong with the file"), "{line}");
+}
+
+#[test]
 fn a_row_that_changed_by_itself_is_noticed() {
     let place = Place::new();
     assert_eq!(place.run("--duration 1s").status.code(), Some(0));
@@ -209,6 +225,7 @@ fn a_mapping_that_shrinks_kills_and_the_last_line_says_so() {
         });
         let line = replica.until(r#""kind":"crash""#);
         assert!(line.contains("SIGBUS"), "{line}");
+        assert!(line.contains("; it was at work on "), "{line}");
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
         replica.finish()
     });
