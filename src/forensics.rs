@@ -12,13 +12,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::PoisonError;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use crate::document::Head;
 use crate::ids::Seed;
 
 /// The name of the directory in which a trial of a comparison keeps them.
 pub const DIRECTORY: &str = "forensics";
+/// How long a replica waits for its child when it ends.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// The endings of a database and the files beside it.
 const FILES: [&str; 4] = ["", "-wal", "-shm", "-journal"];
 
@@ -146,6 +150,7 @@ fn source_id() -> String {
 #[derive(Debug)]
 pub struct Witness {
     into: PathBuf,
+    called: AtomicBool,
     child: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -153,15 +158,15 @@ impl Witness {
     /// One that keeps it in this directory.
     #[must_use]
     pub fn new(into: PathBuf) -> Self {
-        Self { into, child: Mutex::new(None) }
+        Self { into, called: AtomicBool::new(false), child: Mutex::new(None) }
     }
 
     /// There is evidence against this database: the first time, everything is kept.
     pub fn called(&self, database: &Path) {
-        let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
-        if child.is_some() {
+        if self.called.swap(true, Ordering::Relaxed) {
             return;
         }
+        let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
         let (into, database) = (self.into.clone(), database.to_owned());
         *child = Some(thread::spawn(move || {
             // Whatever goes wrong here is no reason to stop, nor evidence.
@@ -177,12 +182,13 @@ impl Witness {
         }));
     }
 
-    /// Waits until it is done.
+    /// Waits until it is done, but not for a volume that hangs.
     pub fn finish(&self) {
         let child = self.child.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(child) = child {
-            // It has said itself what went wrong.
-            let _ = child.join();
+        let Some(child) = child else { return };
+        let until = Instant::now() + PATIENCE;
+        while !child.is_finished() && Instant::now() < until {
+            thread::sleep(Duration::from_millis(2));
         }
     }
 }

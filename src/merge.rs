@@ -356,7 +356,7 @@ mod tests {
     /// A commit from 1 to 2 s after the start, and one that begins a second later.
     fn early_and_late(seen: u64) -> [Event; 2] {
         let early = commit(0, 9, Outcome::Ok);
-        let late = commit(0, seen + 1, Outcome::Ok);
+        let late = commit(3, seen + 1, Outcome::Ok);
         [early, Commit { begin: 3_000_000, end: 4_000_000, ..late }].map(Event::Commit)
     }
 
@@ -402,6 +402,7 @@ mod tests {
                 assert_eq!(merger.feed(b, &late), None, "told once");
                 if let Some(told) = told {
                     assert_eq!((told.kind, told.at), (Kind::StaleRead, 3.0));
+                    assert_eq!((told.replica.as_str(), told.worker), ("b", 3));
                     assert_eq!(
                         told.message,
                         "a transaction that began at 3.000000s saw version 8, but version 9 had \
@@ -442,7 +443,8 @@ mod tests {
         let [a, b] = ["a", "b"].map(|n| merger.replica(ReplicaName::new(n).unwrap(), 0));
         assert_eq!(merger.commit(a, &commit(0, 1, Outcome::Ok)), None);
         assert_eq!(merger.commit(a, &commit(1, 1, Outcome::Ok)), None);
-        assert!(merger.commit(b, &commit(1, 1, Outcome::Ok)).is_some());
+        let fork = merger.commit(b, &commit(1, 1, Outcome::Ok)).unwrap();
+        assert_eq!((fork.replica.as_str(), fork.worker), ("b", 1));
     }
 
     #[test]

@@ -127,6 +127,10 @@ pub fn run(mut settings: Settings, session: &Session) -> Result<Report, BangErro
     let watch = watch::start(Arc::clone(&shared), session.progress);
     let workers = start_workers(&shared)?;
     let stop = wait(&session.stop.1, until);
+    if let Some(witness) = &shared.witness {
+        // Before the last connection goes, and the WAL with it.
+        witness.finish();
+    }
     shared.stop.store(true, std::sync::atomic::Ordering::Relaxed);
     let (stop, left) = join(&shared, workers, stop);
     // It only sleeps and looks: it ends within a tick.
