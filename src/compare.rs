@@ -57,7 +57,8 @@ pub fn run(
     show: &mut dyn FnMut(Step<'_>),
 ) -> Result<Comparison, CompareError> {
     let Config { workload, duration, launcher, bare, .. } = config;
-    let conflict = |cuts: PowerCuts| cuts.conflict(workload, *duration, launcher, *bare);
+    let kept = config.out.is_some();
+    let conflict = |cuts: PowerCuts| cuts.conflict(workload, *duration, launcher, *bare, kept);
     if let Some(why) = config.power.and_then(conflict) {
         return Err(CompareError::Place(why));
     }

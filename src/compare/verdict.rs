@@ -188,6 +188,7 @@ pub(super) mod tests {
     use walbanger_fuse::{Action, FaultCount, LockMode, Probability, Rule};
 
     use super::*;
+    use crate::compare::PowerDone;
     use crate::ids::Seed;
 
     fn plan(target: Target) -> Plan {
@@ -263,6 +264,17 @@ pub(super) mod tests {
         assert_eq!(answer(Target::Lock, &[(true, true), (false, true)]), Answer::CleanArmFails);
         assert_eq!(answer(Target::Lock, &[]), Answer::Undecided);
         assert_eq!(answer(Target::Fsync, &[(false, false); 5]), Answer::Undecided);
+    }
+
+    #[test]
+    fn a_lying_fsync_is_judged_once_the_power_was_cut() {
+        let mut trials = trials(&[(false, false); 5]);
+        for (cuts, answer) in [(0, Answer::Undecided), (3, Answer::NotReproduced)] {
+            for trial in &mut trials {
+                trial.power = Some(PowerDone { cuts, ..PowerDone::default() });
+            }
+            assert_eq!(judge(&plan(Target::Fsync), &trials).answer, answer);
+        }
     }
 
     #[test]

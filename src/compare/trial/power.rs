@@ -57,13 +57,14 @@ impl PowerCuts {
         Cut { keep: self.keep, torn: self.torn, seed }
     }
 
-    /// Why they cannot be had together with the rest, if so.
+    /// Why they cannot be had together with the rest, if so. `kept` says whether the histories are.
     pub(in crate::compare) fn conflict(
         &self,
         workload: &Settings,
         duration: Duration,
         launcher: &Launcher,
         bare: Bare,
+        kept: bool,
     ) -> Option<String> {
         let (mode, synchronous) = (workload.journal_mode, workload.synchronous);
         if bare == Bare::Include {
@@ -81,6 +82,11 @@ impl PowerCuts {
         }
         if synchronous == Synchronous::Off {
             let why = "with synchronous=off SQLite promises nothing; give --synchronous=full";
+            return Some(why.to_owned());
+        }
+        if kept && synchronous == Synchronous::Normal {
+            let why = "walbanger check would take what a power cut may undo with \
+                       synchronous=normal for lost; leave out --out";
             return Some(why.to_owned());
         }
         if workload.mix.attaches() {
@@ -202,6 +208,7 @@ mod tests {
     use walbanger_fuse::Loss;
 
     use super::*;
+    use crate::ids::ReplicaName;
 
     fn cuts(text: &str) -> PowerCuts {
         text.parse().unwrap()
@@ -222,10 +229,11 @@ mod tests {
     #[test]
     fn what_makes_no_sense_together_is_refused() {
         let refused = |change: &dyn Fn(&mut Settings), seconds, launcher, bare| {
-            let mut settings = Settings::default();
+            let mut settings = Settings::new("a.db", ReplicaName::tidy("a"), Seed(1));
             change(&mut settings);
             let duration = Duration::from_secs(seconds);
-            cuts("every=2s").conflict(&settings, duration, &launcher, bare)
+            let kept = settings.synchronous != Synchronous::Full;
+            cuts("every=2s").conflict(&settings, duration, &launcher, bare, kept)
         };
         let (local, docker) = (Launcher::Local, Launcher::Docker("x".to_owned()));
         assert_eq!(refused(&|_| (), 5, local.clone(), Bare::Leave), None);
@@ -236,6 +244,10 @@ mod tests {
             (
                 refused(&|s| s.synchronous = Synchronous::Off, 5, local.clone(), Bare::Leave),
                 "--synchronous",
+            ),
+            (
+                refused(&|s| s.synchronous = Synchronous::Normal, 5, local.clone(), Bare::Leave),
+                "--out",
             ),
             (
                 refused(&|s| s.journal_mode = JournalMode::Delete, 5, local.clone(), Bare::Leave),
