@@ -33,8 +33,8 @@ pub use launcher::Launcher;
 pub use prediction::Foretold;
 pub use report::{Arm, Comparison, Document};
 pub use statistics::Estimate;
-pub use trial::{Chaos, Done, Every, Stops, Trial};
-pub use verdict::{ALPHA, Answer, needs_power_cut};
+pub use trial::{Chaos, Done, Every, PowerCuts, PowerDone, Stops, Trial};
+pub use verdict::{ALPHA, Answer};
 
 /// What happens, for whoever wants to show it.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +56,12 @@ pub fn run(
     stop: &Receiver<Stop>,
     show: &mut dyn FnMut(Step<'_>),
 ) -> Result<Comparison, CompareError> {
+    let Config { workload, duration, launcher, bare, .. } = config;
+    let kept = config.out.is_some();
+    let conflict = |cuts: PowerCuts| cuts.conflict(workload, *duration, launcher, *bare, kept);
+    if let Some(why) = config.power.and_then(conflict) {
+        return Err(CompareError::Place(why));
+    }
     walbanger_fuse::require_fuse().map_err(CompareError::Machine)?;
     config.launcher.check().map_err(CompareError::Machine)?;
     let mut stage = Stage::set(config)?;
@@ -189,7 +195,7 @@ impl<'a> Stage<'a> {
     /// The most pairs of trials. Where nothing can be seen anyway, one is enough for the counts.
     fn pairs(&self) -> u32 {
         match self.config.trials {
-            Trials::UntilClear(_) if needs_power_cut(&self.config.plan) => 1,
+            Trials::UntilClear(_) if self.config.is_blind() => 1,
             Trials::UntilClear(most) => most,
             Trials::Exactly(number) => number,
         }

@@ -86,6 +86,12 @@ pub struct Verdict {
     /// are neither looked for nor counted.
     #[serde(default)]
     pub replaced: u64,
+    /// The row of each worker, in the order of the request; fewer if not all could be read.
+    #[serde(default)]
+    pub found: Vec<State>,
+    /// The version of the database, if that could be read.
+    #[serde(default)]
+    pub version: Option<Version>,
     /// What is wrong.
     pub evidence: Vec<Evidence>,
 }
@@ -101,6 +107,8 @@ pub fn judge(database: &Path, request: &Request) -> Verdict {
         lost: acked(&request.workers),
         acked: acked(&request.workers),
         replaced: 0,
+        found: Vec::new(),
+        version: None,
     };
     judge.database(database, &request.workers);
     let acked = judge.acked;
@@ -113,6 +121,8 @@ pub fn judge(database: &Path, request: &Request) -> Verdict {
         present: acked - judge.lost,
         lost: judge.lost,
         replaced: judge.replaced,
+        found: judge.found,
+        version: judge.version,
         evidence: judge.evidence,
     }
 }
@@ -128,6 +138,8 @@ struct Judge {
     acked: u64,
     lost: u64,
     replaced: u64,
+    found: Vec<State>,
+    version: Option<Version>,
 }
 
 impl Judge {
@@ -184,6 +196,7 @@ impl Judge {
         });
         let (version, sum) =
             read.map_err(|error| Fault::Sqlite(error, "reading the version and the tallies"))?;
+        self.version = version.map(|version| Version(positive(version)));
         if version.unwrap_or(-1) != sum.unwrap_or(0) {
             let version = version.map_or_else(|| "none".to_owned(), |version| version.to_string());
             let message = format!("version {version}, tallies {}", sum.unwrap_or(0));
@@ -195,7 +208,10 @@ impl Judge {
     fn tally(&mut self, connection: &Connection, claims: &[&Claim]) {
         for claim in claims {
             match row(connection, claim) {
-                Ok(found) => self.compare(claim, found),
+                Ok(found) => {
+                    self.found.push(found);
+                    self.compare(claim, found);
+                }
                 Err(error) => {
                     self.fault(Some(connection), Fault::Sqlite(error, "reading the tally"));
                     return self.nothing_readable(claims.len());
@@ -272,7 +288,7 @@ impl Judge {
 ///
 /// A row that has more than was acknowledged accuses nobody: a replica that was killed between
 /// COMMIT and its history has done more than it told.
-fn missing(track: &Track, found: State) -> u64 {
+pub(crate) fn missing(track: &Track, found: State) -> u64 {
     if found == track.state || track.unknown.contains(&found) || found.n > track.state.n {
         0
     } else {

@@ -129,6 +129,15 @@ impl Merger {
         ReplicaIndex(u32::try_from(self.replicas.len() - 1).unwrap_or(u32::MAX))
     }
 
+    /// The power was cut, and all replicas died of it: who comes now is compared with nobody
+    /// before, since versions that were undone are made again.
+    pub fn power_cut(&mut self) {
+        self.slots.fill(Slot::default());
+        for (_, clock) in &mut self.clocks {
+            *clock = Clock::default();
+        }
+    }
+
     /// Takes the next event of a replica; gives evidence if it proves a fork or a stale read.
     pub fn feed(&mut self, replica: ReplicaIndex, event: &Event) -> Option<Evidence> {
         match event {
@@ -435,6 +444,22 @@ mod tests {
         assert_eq!(feed(&mut merger, b, 12, 80), None);
         assert_eq!(feed(&mut merger, a, 13, 90), None);
         assert!(feed(&mut merger, b, 12, 100).is_some());
+    }
+
+    #[test]
+    fn what_was_before_a_power_cut_accuses_nobody_after_it() {
+        for cut in [false, true] {
+            let mut merger = Merger::new(Scope::Replicas);
+            let [a, b] = ["a", "b"].map(|name| merger.join(&header(name, "x", 0)));
+            let [early, late] = early_and_late(3);
+            assert_eq!(merger.feed(a, &early), None);
+            if cut {
+                merger.power_cut();
+            }
+            assert_eq!(merger.feed(b, &late).is_some(), !cut);
+            let again = Event::Commit(commit(0, 9, Outcome::Ok));
+            assert_eq!(merger.feed(b, &again).is_some(), !cut);
+        }
     }
 
     #[test]

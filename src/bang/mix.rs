@@ -166,6 +166,12 @@ impl Mix {
         if settings.can(operation) { operation } else { Read }
     }
 
+    /// Whether it has transactions across two databases.
+    #[must_use]
+    pub(crate) fn attaches(&self) -> bool {
+        self.steps.iter().any(|(_, operation)| *operation == Write(Attach))
+    }
+
     fn weights(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let mut before = 0;
         self.steps.iter().map(move |(sum, operation)| {

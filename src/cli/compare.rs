@@ -14,8 +14,8 @@ use super::program;
 use super::run::{WorkloadArgs, duration};
 use crate::bang::BangError;
 use crate::compare::{
-    self, Answer, ArmName, Bare, Chaos, CompareError, Comparison, Config, Every, Launcher, Step,
-    StopRule, Stops, Trials,
+    self, Answer, ArmName, Bare, Chaos, CompareError, Comparison, Config, Every, Launcher,
+    PowerCuts, Step, StopRule, Stops, Trials,
 };
 use crate::exit::Exit;
 use crate::ids::{ReplicaName, Seed};
@@ -35,6 +35,8 @@ Examples:
   walbanger compare --drop-lock --launcher docker
                                              with a container for each replica (make image first)
   walbanger compare --kill-every 1s -r 20    a crowd, one of them killed every second
+  walbanger compare --fsync=no-op,file=wal --power-cut=every=1s
+                                             does a lying fsync lose commits when the power goes?
   walbanger compare --profile virtiofsd-auto --expect predicted
                                              does this boundary do what is foretold of it?
 
@@ -134,6 +136,10 @@ struct ChaosArgs {
     /// Tell a replica to end about this often, and start it again
     #[arg(long = "restart-every", value_name = "TIME")]
     restart: Option<Every>,
+
+    /// Kill all replicas and cut the power about this often [keep=subset,torn=mixed]
+    #[arg(long, value_name = "every=TIME[,keep=WHICH][,torn=WHERE]")]
+    power_cut: Option<PowerCuts>,
 }
 
 /// What becomes of the result.
@@ -235,6 +241,10 @@ fn config(args: &CompareArgs) -> anyhow::Result<Config> {
     let duration = duration.unwrap_or(DURATION);
     workload.duration = Some(duration);
     workload.check().map_err(|error| anyhow::anyhow!(error))?;
+    let mut mount_flags = args.how.flags();
+    if args.chaos.power_cut.is_some() {
+        mount_flags.push("--durability=tracked".to_owned());
+    }
     Ok(Config {
         volume: trials.volume.clone(),
         replicas: trials.replicas,
@@ -246,13 +256,14 @@ fn config(args: &CompareArgs) -> anyhow::Result<Config> {
         stop_rule: if trials.stop_on_evidence { StopRule::OnEvidence } else { StopRule::OnTime },
         workload,
         plan,
-        mount_flags: args.how.flags(),
+        mount_flags,
         bare: match (trials.bare, trials.faulted_only) {
             (true, _) => Bare::Include,
             (_, true) => Bare::FaultedOnly,
             _ => Bare::Leave,
         },
         chaos: Chaos { kill: args.chaos.kill, stop: args.chaos.stop, restart: args.chaos.restart },
+        power: args.chaos.power_cut,
         launcher: trials.launcher.clone(),
         out: args.result.out.clone(),
         seed,

@@ -8,7 +8,8 @@ use serde::Serialize;
 use walbanger_fuse::Plan;
 
 use super::prediction::is_refusal;
-use super::{Chaos, CompareError, Launcher};
+use super::verdict::needs_power_cut;
+use super::{Chaos, CompareError, Launcher, PowerCuts};
 use crate::bang::Settings;
 use crate::evidence::Evidence;
 use crate::ids::Seed;
@@ -96,6 +97,8 @@ pub struct Config {
     pub bare: Bare,
     /// What is done to the replicas while they work.
     pub chaos: Chaos,
+    /// When the power is cut. The flags of `mount` must say that durability is tracked.
+    pub power: Option<PowerCuts>,
     /// How replicas are started.
     pub launcher: Launcher,
     /// Where results are kept.
@@ -119,6 +122,12 @@ impl Config {
             return Err(CompareError::Place(why));
         }
         Ok(views)
+    }
+
+    /// Whether nothing that the plan does can show, because the power stays on.
+    #[must_use]
+    pub fn is_blind(&self) -> bool {
+        self.power.is_none() && needs_power_cut(&self.plan)
     }
 
     /// Whether a trial has nothing more to show after this evidence. Where harm was foretold a

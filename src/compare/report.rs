@@ -213,6 +213,9 @@ fn settings(config: &Config) -> serde_json::Value {
         if !chaos.is_empty() {
             settings.insert("chaos".to_owned(), chaos.into());
         }
+        if let Some(power) = config.power {
+            settings.insert("power_cut".to_owned(), power.to_string().into());
+        }
     }
     settings
 }

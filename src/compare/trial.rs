@@ -5,6 +5,7 @@ mod crew;
 mod graves;
 mod heard;
 mod member;
+mod power;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -26,6 +27,7 @@ use crate::stop::Stop;
 use crew::Crew;
 
 pub use chaos::{Chaos, Done, Every, Stops};
+pub use power::{PowerCuts, PowerDone};
 
 /// One trial and its result.
 #[derive(Clone, Debug, Serialize)]
@@ -52,6 +54,9 @@ pub struct Trial {
     /// What was done to the replicas on purpose, if anything was to be.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chaos: Option<Done>,
+    /// What the power cuts came to, if there were to be any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub power: Option<PowerDone>,
     /// Acknowledged commits, as the judge counts them.
     pub acked: u64,
     /// Those of them that are not in the database.
@@ -141,8 +146,12 @@ pub(super) fn run(place: &Place<'_>, stop: &Receiver<Stop>) -> Result<Trial, Com
         // Before the judge: it makes a new index, and may roll a journal back.
         forensics::keep_database(&kept, &settings.path).map_err(CompareError::io(&kept))?;
     }
-    let verdict = by_child(&settings.path, &crew.request())
-        .map_err(|error| CompareError::Judge(error.to_string()))?;
+    // After its last power cut the database may have been judged already.
+    let verdict = match crew.judged.take() {
+        Some(verdict) => verdict,
+        None => by_child(&settings.path, &crew.request())
+            .map_err(|error| CompareError::Judge(error.to_string()))?,
+    };
     let trial = crew.result(&verdict, mount);
     if place.config.out.is_some() && !trial.has_evidence() {
         std::fs::remove_dir_all(&kept).map_err(CompareError::io(&kept))?;

@@ -51,7 +51,7 @@ pub(super) struct Judgement {
 /// Whether a plan lies about fsync and does nothing else that a living replica could see: its
 /// consequences come with a power cut only.
 #[must_use]
-pub fn needs_power_cut(plan: &Plan) -> bool {
+pub(super) fn needs_power_cut(plan: &Plan) -> bool {
     let lies = |rule: &&walbanger_fuse::Rule| rule.action.is_violating();
     let mut lying = plan.rules.iter().filter(lies).peekable();
     lying.peek().is_some() && lying.all(|rule| rule.target == Target::Fsync)
@@ -116,9 +116,11 @@ fn answer(plan: &Plan, trials: &[Trial], p_value: f64) -> (Answer, String) {
     if !plan.rules.is_empty() && fired(trials) == 0 {
         return say(Answer::Undecided, "no fault ever fired".to_owned());
     }
-    if needs_power_cut(plan) {
+    let cuts = trials.iter().filter_map(|trial| trial.power).map(|power| power.cuts);
+    if needs_power_cut(plan) && cuts.sum::<u64>() == 0 {
         let because = format!(
-            "{} fsyncs were answered and not done as told, which nobody sees until the power goes",
+            "{} fsyncs were answered and not done as told, which nobody sees until the power \
+             goes: give --power-cut=every=1s",
             fired(trials)
         );
         return say(Answer::Undecided, because);
@@ -186,6 +188,7 @@ pub(super) mod tests {
     use walbanger_fuse::{Action, FaultCount, LockMode, Probability, Rule};
 
     use super::*;
+    use crate::compare::PowerDone;
     use crate::ids::Seed;
 
     fn plan(target: Target) -> Plan {
@@ -229,6 +232,7 @@ pub(super) mod tests {
             transactions: 100,
             busy: 0,
             chaos: None,
+            power: None,
             acked: 100,
             lost: 0,
             integrity: "ok".to_owned(),
@@ -260,6 +264,17 @@ pub(super) mod tests {
         assert_eq!(answer(Target::Lock, &[(true, true), (false, true)]), Answer::CleanArmFails);
         assert_eq!(answer(Target::Lock, &[]), Answer::Undecided);
         assert_eq!(answer(Target::Fsync, &[(false, false); 5]), Answer::Undecided);
+    }
+
+    #[test]
+    fn a_lying_fsync_is_judged_once_the_power_was_cut() {
+        let mut trials = trials(&[(false, false); 5]);
+        for (cuts, answer) in [(0, Answer::Undecided), (3, Answer::NotReproduced)] {
+            for trial in &mut trials {
+                trial.power = Some(PowerDone { cuts, ..PowerDone::default() });
+            }
+            assert_eq!(judge(&plan(Target::Fsync), &trials).answer, answer);
+        }
     }
 
     #[test]

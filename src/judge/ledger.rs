@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::{Claim, Request};
-use crate::history::{Commit, Event, Outcome, Totals, Track, WorkerMark};
+use super::{Claim, Request, missing};
+use crate::history::{Commit, Event, Outcome, State, Totals, Track, WorkerMark};
 use crate::ids::{ReplicaName, Version, WorkerId};
 
 /// What every worker was acknowledged; fed by the events of each replica in their order.
@@ -12,6 +12,8 @@ pub struct Ledger {
     claims: Vec<Claim>,
     known: HashMap<WorkerId, usize>,
     replicas: Vec<Roster>,
+    /// So many of the claims are as a power cut has left them.
+    settled: usize,
 }
 
 /// A replica of a ledger: the value that [`Ledger::replica`] returned.
@@ -112,6 +114,40 @@ impl Ledger {
     pub fn request(&self, at: f64) -> Request {
         Request { at, workers: self.claims.clone() }
     }
+
+    /// What to ask a judge after a power cut that may have undone commits, as nothing had promised
+    /// that they were durable: only what an earlier cut left must still be there.
+    #[must_use]
+    pub fn request_unpromised(&self, at: f64) -> Request {
+        let mut request = self.request(at);
+        for claim in &mut request.workers[self.settled..] {
+            claim.track = Track { forgotten: true, ..Track::new(claim.track.id) };
+        }
+        request
+    }
+
+    /// The power was cut, all workers are dead, and this was found of each: from now on that is
+    /// what must be there. What is missing was told as `lost`, or else it counts no longer: gives
+    /// how many commits that is.
+    pub fn settle(&mut self, found: &[State], lost: bool) -> u64 {
+        let mut undone = 0;
+        for (claim, &found) in self.claims.iter_mut().zip(found) {
+            let track = &mut claim.track;
+            let gone = missing(track, found);
+            if lost {
+                track.lost += gone;
+            } else {
+                let gone = gone.min(track.acked);
+                track.acked -= gone;
+                undone += gone;
+            }
+            (track.state, track.forgotten) = (found, false);
+            track.unknown.clear();
+            claim.ended = true;
+        }
+        self.settled = self.claims.len();
+        undone
+    }
 }
 
 impl Claim {
@@ -159,7 +195,6 @@ impl Claim {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::history::State;
 
     #[test]
     fn the_dead_keep_their_claims_and_leave_their_places() {
@@ -176,5 +211,45 @@ mod tests {
         }
         assert_eq!((ledger.acked(), ledger.request(0.0).workers.len()), (2, 2));
         assert_eq!(ledger.replicas.len(), 1, "the second life took the place of the first");
+    }
+
+    fn ledger_of(counts: &[u64]) -> Ledger {
+        let mut ledger = Ledger::default();
+        for (worker, &n) in (0..).zip(counts) {
+            let replica = ReplicaName::tidy("a");
+            let (id, state) = (WorkerId(i64::from(worker) + 1), State::default());
+            ledger.feed(
+                &replica,
+                &Event::Worker(WorkerMark { worker, id, at: 0, state, acked: 0, lost: 0 }),
+            );
+            for n in 1..=n {
+                let (state, version, outcome) = (State { n, chain: n }, Version(n), Outcome::Ok);
+                let commit =
+                    Commit { worker, state, version, begin: 0, end: 1, outcome, read: None };
+                ledger.feed(&replica, &Event::Commit(commit));
+            }
+        }
+        ledger
+    }
+
+    #[test]
+    fn what_a_power_cut_took_is_told_once() {
+        let found = [5, 3, 8].map(|n| State { n, chain: n });
+        let mut ledger = ledger_of(&[5, 7, 7]);
+        assert_eq!(ledger.settle(&found, true), 0);
+        let claims = ledger.request(0.0).workers;
+        assert_eq!(claims.iter().map(|claim| claim.track.lost).collect::<Vec<_>>(), [0, 4, 0]);
+        let missing = |claims: &[Claim]| -> u64 {
+            claims.iter().zip(found).map(|(claim, found)| missing(&claim.track, found)).sum()
+        };
+        assert_eq!((missing(&claims), ledger.acked()), (0, 19));
+
+        let mut ledger = ledger_of(&[5, 7, 7]);
+        assert_eq!(missing(&ledger.request_unpromised(0.0).workers), 0, "nothing was promised");
+        assert_eq!(ledger.settle(&found, false), 4);
+        assert_eq!((missing(&ledger.request(0.0).workers), ledger.acked()), (0, 15));
+        let next = ledger.request_unpromised(0.0).workers;
+        let track = &next[0].track;
+        assert_eq!(super::missing(track, State { n: 4, chain: 4 }), 1, "survived a cut, must stay");
     }
 }

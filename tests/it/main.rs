@@ -15,6 +15,7 @@ mod mix;
 mod mount;
 mod output;
 mod places;
+mod power;
 mod probe;
 mod profiles;
 mod refuse;

@@ -9,7 +9,7 @@ use crate::bang::BangError;
 use crate::cli::mount::tell_double_grant;
 use crate::codes;
 use crate::compare::{
-    Arm, ArmName, CompareError, Comparison, Config, Done, Foretold, Trial, Trials, needs_power_cut,
+    Arm, ArmName, CompareError, Comparison, Config, Done, Foretold, PowerDone, Trial, Trials,
 };
 use crate::workplace::is_temporary;
 
@@ -38,10 +38,13 @@ pub(super) fn headline(config: &Config) -> String {
     for flag in config.chaos.flags() {
         let _ = write!(text, " {flag}");
     }
-    if needs_power_cut(&config.plan) {
+    if let Some(power) = config.power {
+        let _ = write!(text, " --power-cut={power}");
+    }
+    if config.is_blind() {
         text.push_str(
             "\nA dropped or reordered fsync is invisible to living replicas: only a power cut \
-             shows it. What is counted here says nothing about harm.",
+             shows it (--power-cut=every=1s). What is counted here says nothing about harm.",
         );
     }
     text
@@ -62,6 +65,12 @@ pub(super) fn progress(trial: &Trial) -> String {
     if let Some(done) = &trial.chaos {
         let Done { kills, stops, restarts } = done;
         let _ = write!(text, "; {kills} kills, {stops} stops, {restarts} restarts");
+    }
+    if let Some(PowerDone { cuts, undone, .. }) = trial.power {
+        let _ = write!(text, "; {cuts} power cuts");
+        if undone > 0 {
+            let _ = write!(text, ", {undone} commits undone that were not promised");
+        }
     }
     for note in &trial.notes {
         let _ = write!(text, "; {note}");

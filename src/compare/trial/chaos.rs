@@ -148,6 +148,13 @@ impl Kind {
     }
 }
 
+impl Every {
+    /// The mean time.
+    pub(super) const fn time(self) -> Duration {
+        self.0
+    }
+}
+
 impl FromStr for Every {
     type Err = String;
 

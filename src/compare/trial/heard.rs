@@ -1,16 +1,17 @@
 //! What the replicas of a trial have said: commits, evidence, counts; and what it adds up to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use walbanger_fuse::Report;
 
 use super::chaos::Done;
+use super::power::{PowerDone, Promise, gap_in};
 use super::{Place, Trial};
 use crate::evidence::{Evidence, Kind};
-use crate::history::{Event, Header, Totals};
+use crate::history::{Commit, Event, Header, Outcome as Made, Totals};
 use crate::ids::{ReplicaName, Seed};
-use crate::judge::{Ledger, Verdict};
+use crate::judge::{Ledger, Request, Verdict};
 use crate::merge::{Merger, ReplicaIndex, Scope};
 
 /// How many items of evidence a trial tells in full.
@@ -32,6 +33,8 @@ pub(super) struct Heard {
     transactions: u64,
     busy: u64,
     last_us: u64,
+    /// What was acknowledged since the last power cut, where a cut may undo it.
+    promises: Option<Vec<Promise>>,
     /// What went wrong without being evidence.
     pub notes: Vec<String>,
 }
@@ -53,10 +56,12 @@ pub(super) struct Outcome<'a> {
     /// Whether a replica had to be killed that did not end.
     pub killed: bool,
     pub chaos: Option<Done>,
+    pub power: Option<PowerDone>,
 }
 
 impl Heard {
-    pub(super) fn new() -> Self {
+    /// With `unpromised` it remembers what a power cut may undo.
+    pub(super) fn new(unpromised: bool) -> Self {
         Self {
             merger: Merger::new(Scope::Replicas),
             ledger: Ledger::default(),
@@ -67,6 +72,7 @@ impl Heard {
             transactions: 0,
             busy: 0,
             last_us: 0,
+            promises: unpromised.then(Vec::new),
             notes: Vec::new(),
         }
     }
@@ -99,6 +105,7 @@ impl Heard {
             }
             Event::Commit(commit) => {
                 self.last_us = self.last_us.max(start_us + commit.end);
+                self.remember(name, commit);
                 let fork = self.merger.commit(merged, commit)?;
                 self.find(Clock::Trial, fork.clone());
                 return Some(fork);
@@ -106,6 +113,55 @@ impl Heard {
             Event::Worker(_) => {}
         }
         None
+    }
+
+    fn remember(&mut self, name: &ReplicaName, commit: &Commit) {
+        let Some(promises) = &mut self.promises else { return };
+        let entry = self.ledger.replica(name);
+        if let (Made::Ok, Some(claim)) = (commit.outcome, self.ledger.claim(entry, commit.worker)) {
+            let Commit { state, version, .. } = *commit;
+            promises.push(Promise { worker: claim.track.id, state, version });
+        }
+    }
+
+    /// What to ask a judge who looks at the database right after a power cut.
+    pub(super) fn request_after_cut(&self) -> Request {
+        if self.promises.is_some() {
+            return self.ledger.request_unpromised(self.seconds());
+        }
+        self.ledger.request(self.seconds())
+    }
+
+    /// Adds to the verdict on the database after a power cut what the judge cannot see, and who is
+    /// to `blame`; then goes on from what was found. Gives the commits that were undone without
+    /// a promise being broken.
+    pub(super) fn survive(&mut self, verdict: &mut Verdict, blame: &str) -> u64 {
+        let found = &verdict.found;
+        if let (Some(promises), Some(version)) = (&self.promises, verdict.version) {
+            let claims = self.ledger.request(0.0).workers;
+            let rows: HashMap<_, _> =
+                claims.iter().zip(found).map(|(claim, row)| (claim.track.id, *row)).collect();
+            if let Some(why) = gap_in(promises, version, |id| rows.get(&id).copied()) {
+                let name = ReplicaName::tidy("judge");
+                let evidence = Evidence::new(Kind::LostCommit, name, self.seconds(), why);
+                verdict.evidence.push(evidence);
+            }
+        }
+        for evidence in &mut verdict.evidence {
+            evidence.message = format!("{}; {blame}", evidence.message);
+        }
+        let undone = self.ledger.settle(found, self.promises.is_none());
+        if let Some(promises) = &mut self.promises {
+            promises.clear();
+            verdict.acked = self.ledger.acked();
+        }
+        self.merger.power_cut();
+        undone
+    }
+
+    /// When the first replica started, in seconds on the machine's monotonic clock.
+    pub(super) fn zero(&self) -> f64 {
+        Duration::from_micros(self.zero_us.unwrap_or(0)).as_secs_f64()
     }
 
     /// Takes evidence.
@@ -147,10 +203,10 @@ impl Heard {
 
     /// The trial that this was.
     pub(super) fn sum_up(mut self, place: &Place<'_>, outcome: Outcome<'_>) -> Trial {
-        let Outcome { verdict, mount, seed, killed, chaos } = outcome;
+        let Outcome { verdict, mount, seed, killed, chaos, power } = outcome;
         let seconds = self.seconds();
         let evidence = self.evidence(verdict);
-        let commits = self.ledger.acked();
+        let commits = self.ledger.acked() + power.map_or(0, |power| power.undone);
         if commits == 0 {
             self.notes.push("nothing was committed".to_owned());
         }
@@ -160,13 +216,14 @@ impl Heard {
             arm: place.arm,
             trial: place.trial,
             seed,
-            started: Duration::from_micros(self.zero_us.unwrap_or(0)).as_secs_f64(),
+            started: self.zero(),
             seconds,
             commits,
             commits_per_second,
             transactions: self.transactions,
             busy: self.busy,
             chaos,
+            power,
             acked: verdict.acked,
             lost: verdict.lost,
             integrity: verdict.integrity.clone(),

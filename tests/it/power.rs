@@ -1,0 +1,62 @@
+//! `walbanger compare --power-cut`: what a lying fsync costs shows when the power goes, and an honest
+//! one accuses nobody.
+
+use serde_json::Value;
+
+use crate::rig::Rig;
+
+/// A few workers, so that replicas are at work again soon after each cut.
+const SMALL: [&str; 4] = ["--replicas=2", "--workers=2", "--duration=1500ms", "--seed=5"];
+
+fn document(rig: &Rig, flags: &[&str]) -> (Value, Option<i32>) {
+    let output = rig.compare(flags).args(SMALL).arg("--json").output().unwrap();
+    let document =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output:?}"));
+    (document, output.status.code())
+}
+
+fn trials<'a>(document: &'a Value, arm: &str) -> &'a [Value] {
+    let arms = document["arms"].as_array().unwrap();
+    arms.iter().find(|one| one["name"] == arm).unwrap()["trial"].as_array().unwrap()
+}
+
+fn assert_silent(document: &Value, arm: &str) {
+    for trial in trials(document, arm) {
+        assert_eq!(trial["evidence"], serde_json::json!([]), "{document:#}");
+        assert_eq!((&trial["lost"], &trial["integrity"]), (&0.into(), &"ok".into()));
+        assert!(trial["power"]["cuts"].as_u64().unwrap() > 0, "{trial:#}");
+    }
+}
+
+#[test]
+fn a_power_cut_shows_which_fsync_lied_and_accuses_no_honest_one() {
+    let Some(rig) = Rig::new() else { return };
+    let lie = ["--fsync=no-op,file=wal", "--power-cut=every=400ms,keep=nothing"];
+    let (document, status) = document(&rig, &[&lie[..], &["--expect=reproduced"]].concat());
+    assert_eq!(status, Some(0), "{document:#}");
+    assert_silent(&document, "clean");
+    assert!(trials(&document, "clean").iter().all(|trial| trial["power"]["undone"] == 0));
+    assert_eq!(document["broken_guarantees"], serde_json::json!(["fsync-durable"]));
+    let evidence = trials(&document, "faulted").iter().flat_map(|trial| {
+        trial["evidence"].as_array().unwrap().iter().filter(|one| one["kind"] == "lost-commit")
+    });
+    let messages: Vec<_> = evidence.map(|one| one["message"].as_str().unwrap()).collect();
+    assert!(!messages.is_empty(), "{document:#}");
+    for message in messages {
+        assert!(message.contains("; power cut no. "), "{message}");
+        assert!(message.contains(" of walbanger.db-wal in view 1 was answered at "), "{message}");
+        assert!(message.contains(" and never done (fsync=no-op"), "{message}");
+    }
+    rig.assert_nothing_left();
+}
+
+#[test]
+fn what_was_not_promised_may_go() {
+    let Some(rig) = Rig::new() else { return };
+    let flags = ["--power-cut=every=300ms,keep=nothing", "--synchronous=normal", "--trials=1"];
+    let (document, status) = document(&rig, &flags);
+    assert_eq!(status, Some(0), "{document:#}");
+    assert_silent(&document, "clean");
+    assert_silent(&document, "faulted");
+    rig.assert_nothing_left();
+}
