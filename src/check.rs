@@ -19,6 +19,7 @@ use crate::judge::JudgeError;
 
 pub use database::Database;
 pub use examine::History;
+pub(crate) use files::histories;
 pub use report::{Checked, Document, Run};
 
 /// Why nothing can be said.

@@ -6,6 +6,8 @@
 mod acks;
 mod crowd;
 mod part;
+mod seen;
+mod stand;
 mod states;
 
 use std::path::{Path, PathBuf};
@@ -13,6 +15,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use walbanger_fuse::RecordError;
 
+use crate::check::CheckError;
 use crate::evidence::Evidence;
 use crate::history::HistoryError;
 
@@ -25,8 +28,8 @@ pub use part::check_part;
 pub struct Wanted {
     /// The recording.
     pub recording: PathBuf,
-    /// The histories of the replicas.
-    pub histories: Vec<PathBuf>,
+    /// The directory with the histories of the replicas.
+    pub results: PathBuf,
     /// At most so many states at one point.
     pub states: u64,
     /// At most so many points, evenly over the recording.
@@ -93,8 +96,12 @@ pub struct Counts {
     pub exhausted: u64,
     /// States built.
     pub built: u64,
-    /// States judged: those that no other was equal to.
+    /// States judged: of those of which SQLite reads the same, and of which the same was promised,
+    /// one in each process.
     pub judged: u64,
+    /// States that were not looked at: a transaction over several databases was under way, whose
+    /// files name each other by their paths.
+    pub passed_over: u64,
     /// States that break a promise.
     pub broken: u64,
 }
@@ -124,6 +131,18 @@ pub enum CrashStatesError {
     /// Histories that say different things of one database.
     #[error("the histories are not of one run: they differ in {0}")]
     Different(&'static str),
+    /// Settings with which a power cut may do anything.
+    #[error(
+        "with journal mode {0} and synchronous {1} SQLite promises nothing about power cuts; record \
+         a run with --synchronous=full"
+    )]
+    NoPromise(String, String),
+    /// A directory without histories, or with those of many runs.
+    #[error(transparent)]
+    Results(#[from] CheckError),
+    /// Histories of several trials.
+    #[error("{0}: holds many trials; name the directory of one")]
+    Many(PathBuf),
     /// There is no room for states.
     #[error("{path}: cannot be written: {source}; make room in TMPDIR")]
     Write {

@@ -43,6 +43,11 @@ pub(super) fn find(directory: &Path) -> Result<Vec<Files>, CheckError> {
     Ok(trials)
 }
 
+/// The histories in a results directory: of each trial those of each run, as its parts in order.
+pub(crate) fn histories(directory: &Path) -> Result<Vec<Vec<Vec<PathBuf>>>, CheckError> {
+    Ok(find(directory)?.into_iter().map(|files| files.histories).collect())
+}
+
 /// The files of one run or trial; `None` if there is no history.
 fn files_of(directory: &Path) -> Result<Option<Files>, CheckError> {
     let paths = entries(directory)?;

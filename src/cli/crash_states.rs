@@ -17,24 +17,25 @@ use crate::output;
 
 const EXAMPLES: &str = "\
 Examples:
-  walbanger mount --durability=tracked --record /tmp/record volume view &
-  walbanger run --duration 5s --out /tmp/histories view/test.db
-  walbanger crash-states /tmp/record /tmp/histories/*.jsonl
+  mkdir results
+  walbanger mount --durability=tracked --record results/recording volume view &
+  walbanger run --duration 5s --out results view/test.db
+  walbanger crash-states results
 
 At each point of the recording every subset of the changes that no fsync had made durable is built, \
-if there are at most --states of them, and otherwise a sample. With synchronous FULL each must hold \
-all that was acknowledged by then; with less it must be whole.";
+if there are at most --states of them, and otherwise a sample. Each must hold \
+all that was acknowledged by then, or with synchronous NORMAL, be whole.";
 
 /// What to build.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct CrashStatesArgs {
-    /// What `walbanger mount --record` wrote
-    recording: PathBuf,
+    /// The directory that all replicas of the run had as --out
+    results: PathBuf,
 
-    /// The histories of all replicas of the run
-    #[arg(required = true, value_name = "HISTORY")]
-    histories: Vec<PathBuf>,
+    /// What `walbanger mount --record` wrote [default: `recording` in RESULTS]
+    #[arg(long, value_name = "FILE")]
+    recording: Option<PathBuf>,
 
     /// At most so many states at one point
     #[arg(long, default_value_t = 16, value_name = "N")]
@@ -88,8 +89,8 @@ struct Document<'a> {
 /// Builds, judges, and says what was found.
 pub(super) fn execute(args: &CrashStatesArgs) -> anyhow::Result<Exit> {
     let wanted = Wanted {
-        recording: args.recording.clone(),
-        histories: args.histories.clone(),
+        recording: args.recording.clone().unwrap_or_else(|| args.results.join("recording")),
+        results: args.results.clone(),
         states: args.states,
         points: args.points,
         seed: args.seed.0,
@@ -134,7 +135,7 @@ fn tell(found: &Found, args: &CrashStatesArgs) -> String {
     let rate = counts.built as f64 / seconds.max(0.001);
     let mut text = format!(
         "{} states at {} of {} points in {seconds:.1} s by {jobs} processes: {rate:.0} states a \
-         second, {} of them unlike all others.\nAt {} points these are all there are, at {} a \
+         second, {} of them judged, as SQLite reads the same of the others.\nAt {} points these are all there are, at {} a \
          sample of {}.",
         counts.built,
         counts.visited,
@@ -144,6 +145,13 @@ fn tell(found: &Found, args: &CrashStatesArgs) -> String {
         counts.visited - counts.exhausted,
         args.states,
     );
+    if counts.passed_over > 0 {
+        let _ = write!(
+            text,
+            "\n{} states, of transactions over two databases under way, were not looked at.",
+            counts.passed_over
+        );
+    }
     let _ = match counts.broken {
         0 => write!(text, "\nEvery one holds what was promised."),
         broken => write!(text, "\n{broken} do not hold what was promised. The first:"),

@@ -2,9 +2,10 @@
 
 use std::fs::File;
 use std::io::BufReader;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::CrashStatesError;
+use crate::check::histories;
 use crate::history::{Event, Reader};
 use crate::ids::ReplicaName;
 use crate::judge::{Ledger, Request};
@@ -21,6 +22,15 @@ pub enum Promise {
     Consistent,
 }
 
+/// What all replicas of a run have in common.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Setting {
+    /// The name of the database file.
+    database: String,
+    journal: String,
+    synchronous: String,
+}
+
 /// The events of all replicas in the order of their times.
 #[derive(Debug)]
 pub(super) struct Acks {
@@ -34,20 +44,25 @@ pub(super) struct Acks {
 }
 
 impl Acks {
-    pub(super) fn read(histories: &[PathBuf]) -> Result<Self, CrashStatesError> {
+    /// Reads the histories in a directory.
+    pub(super) fn read(results: &Path) -> Result<Self, CrashStatesError> {
         let mut events = Vec::new();
-        let mut setting: Option<(String, String)> = None;
-        for path in histories {
-            let of_file = read_one(path, &mut events)?;
+        let mut setting: Option<Setting> = None;
+        let runs = histories(results)?;
+        if runs.len() > 1 {
+            return Err(CrashStatesError::Many(results.to_owned()));
+        }
+        for path in runs.into_iter().flatten().flatten() {
+            let of_file = read_one(&path, &mut events)?;
             if setting.get_or_insert_with(|| of_file.clone()) != &of_file {
-                return Err(CrashStatesError::Different("database or synchronous"));
+                return Err(CrashStatesError::Different("database, journal mode or synchronous"));
             }
         }
         // Those of one replica stay in their order.
         events.sort_by_key(|(at, ..)| *at);
-        let (database, synchronous) = setting.unwrap_or_default();
-        let durable = ["full", "extra"].contains(&synchronous.as_str());
-        let promise = if durable { Promise::Durable } else { Promise::Consistent };
+        let Setting { database, journal, synchronous } = setting.unwrap_or_default();
+        let promise = promise(&journal, &synchronous)
+            .ok_or(CrashStatesError::NoPromise(journal, synchronous))?;
         Ok(Self { events, next: 0, ledger: Ledger::default(), promise, database })
     }
 
@@ -73,17 +88,29 @@ impl Acks {
     }
 }
 
-/// Adds the events of one history; returns the name of its database, and how it syncs.
+/// What SQLite promises; `None` where a cut may do anything.
+///
+/// Without EXTRA the removal of a journal is not synced: it may come back, and undo the commit.
+fn promise(journal: &str, synchronous: &str) -> Option<Promise> {
+    match (journal, synchronous) {
+        (_, "extra") | ("wal" | "truncate" | "persist", "full") => Some(Promise::Durable),
+        ("wal", "normal") | ("delete", "full") => Some(Promise::Consistent),
+        _ => None,
+    }
+}
+
+/// Adds the events of one history.
 fn read_one(
     path: &Path,
     events: &mut Vec<(u64, ReplicaName, Event)>,
-) -> Result<(String, String), CrashStatesError> {
+) -> Result<Setting, CrashStatesError> {
     let file = File::open(path)
         .map_err(|source| CrashStatesError::Read { path: path.to_owned(), source })?;
     let mut reader = Reader::new(BufReader::new(file), path.display().to_string())?;
     let (start, replica) = (reader.header().start_us, reader.header().replica.clone());
     let text = |name: &str| reader.header().settings[name].as_str().unwrap_or_default().to_owned();
-    let (database, synchronous) = (text("path"), text("synchronous"));
+    let (journal, synchronous) = (text("journal_mode"), text("synchronous"));
+    let database = text("path");
     let mut last = 0;
     for event in &mut reader {
         let event = event?;
@@ -98,5 +125,22 @@ fn read_one(
         events.push((last, replica.clone(), event));
     }
     let name = Path::new(&database).file_name().unwrap_or_default();
-    Ok((name.to_string_lossy().into_owned(), synchronous))
+    Ok(Setting { database: name.to_string_lossy().into_owned(), journal, synchronous })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_sqlite_does_not_promise_is_not_asked_for() {
+        let (durable, consistent) = (Some(Promise::Durable), Some(Promise::Consistent));
+        assert_eq!(promise("wal", "full"), durable);
+        assert_eq!(promise("wal", "normal"), consistent);
+        assert_eq!(promise("delete", "full"), consistent, "a journal may come back");
+        assert_eq!(promise("delete", "extra"), durable);
+        assert_eq!(promise("truncate", "full"), durable);
+        assert_eq!(promise("truncate", "normal"), None);
+        assert_eq!(promise("wal", "off"), None);
+    }
 }

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use super::part::read_input;
 use super::{Broken, Counts, CrashStatesError, Place, Said, Wanted};
 use crate::evidence::{Evidence, Kind};
 use crate::ids::ReplicaName;
@@ -31,6 +32,8 @@ pub struct Found {
 /// Builds and judges the states, by so many processes.
 pub fn check(wanted: &Wanted, jobs: u64) -> Result<Found, CrashStatesError> {
     let began = Instant::now();
+    // What is wrong with the input is said once, and not by each process.
+    read_input(wanted)?;
     let memory = Path::new("/dev/shm");
     let parent = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
     let place = Workplace::below(&parent).map_err(CrashStatesError::write(&parent))?;
@@ -66,6 +69,7 @@ impl Counts {
         self.exhausted += other.exhausted;
         self.built += other.built;
         self.judged += other.judged;
+        self.passed_over += other.passed_over;
         self.broken += other.broken;
     }
 }
@@ -137,8 +141,9 @@ fn start(
         .arg("--directory")
         .arg(directory)
         .args(behind.map(|place| format!("--behind={}/{}", place.point, place.state)))
+        .arg("--recording")
         .arg(&wanted.recording)
-        .args(&wanted.histories)
+        .arg(&wanted.results)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .process_group(0);

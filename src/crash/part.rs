@@ -1,14 +1,15 @@
 //! One process's part of the points: builds their states in a directory of its own and judges them.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::fs::File;
 use std::io::BufReader;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use walbanger_fuse::{Event, Image, Recording, Replay, What};
 
 use super::acks::{Acks, Promise};
+use super::seen::Eye;
+use super::stand::Stand;
 use super::states::States;
 use super::{Broken, Counts, CrashStatesError, Part, Place, Said, Wanted};
 use crate::evidence::{Evidence, Kind};
@@ -25,40 +26,47 @@ pub fn check_part(
     directory: &Path,
     say: &mut dyn FnMut(&Said) -> Result<(), Unwritten>,
 ) -> Result<(), anyhow::Error> {
-    let events = read(&wanted.recording)?;
+    let (events, mut acks) = read_input(wanted)?;
     let points = events.iter().filter(|event| is_point(&event.what)).count() as u64;
     let stride = points.div_ceil(wanted.points.max(1)).max(1);
-    let mut acks = Acks::read(&wanted.histories)?;
     let mut work = Work {
-        directory: directory.to_owned(),
+        stand: Stand::new(directory, &acks.database),
+        eye: Eye::default(),
         known: HashMap::new(),
         counts: Counts { points, ..Counts::default() },
         say,
     };
     let (mut replay, mut point) = (Replay::default(), 0);
     let start = events.first().map_or(0, |event| event.at);
-    let moments: Vec<u64> = events.iter().map(|event| event.at).collect();
-    for (number, event) in events.into_iter().enumerate() {
-        let is_point = is_point(&event.what);
-        replay.event(event.what);
+    let moments: Vec<u64> =
+        events.iter().filter(|event| is_point(&event.what)).map(|event| event.at).collect();
+    for Event { what, at: moment } in events {
+        let is_point = is_point(&what);
+        replay.event(what);
         if !is_point {
             continue;
         }
         let this = point;
         point += 1;
-        // The state lasts until the next event, and so do the promises.
-        let until = moments.get(number + 1).copied().unwrap_or(u64::MAX);
+        // The state lasts until the next point, and what is acknowledged meanwhile is promised.
+        let next = usize::try_from(point).ok().and_then(|next| moments.get(next));
+        let until = next.copied().unwrap_or(u64::MAX);
         let acked = acks.until(until);
         if this % stride != 0 || this / stride % part.of != part.number || acked == 0 {
             continue;
         }
         let states = States::at(&replay, wanted.states, wanted.seed ^ this.rotate_left(32));
         #[expect(clippy::cast_precision_loss, reason = "a recording is no centuries long")]
-        let at = (moments[number] - start) as f64 / 1e6;
+        let at = (moment - start) as f64 / 1e6;
         work.point((this, at, acked), part, &replay, states, &acks)?;
     }
     (work.say)(&Said::Done(work.counts))?;
     Ok(())
+}
+
+/// The recording, and what was acknowledged.
+pub(super) fn read_input(wanted: &Wanted) -> Result<(Vec<Event>, Acks), CrashStatesError> {
+    Ok((read(&wanted.recording)?, Acks::read(&wanted.results)?))
 }
 
 fn read(path: &Path) -> Result<Vec<Event>, CrashStatesError> {
@@ -69,16 +77,17 @@ fn read(path: &Path) -> Result<Vec<Event>, CrashStatesError> {
     recording.collect::<Result<_, _>>().map_err(wrong)
 }
 
-/// Whether the volume, or what may become of it, is another after this event.
+/// Whether the volume, what may become of it, or what was said of it is another after this event.
 fn is_point(what: &What) -> bool {
-    matches!(what, What::Changed(_) | What::Synced(..) | What::SyncedNames(..) | What::Settled)
+    !matches!(what, What::File(..) | What::More(..) | What::Entry(..) | What::Cut)
 }
 
-/// A state and what was acknowledged when it could come about.
+/// What SQLite reads of a state, and what was promised when it could come about.
 type Key = (u64, u64);
 
 struct Work<'a> {
-    directory: PathBuf,
+    stand: Stand,
+    eye: Eye,
     /// What is wrong with states that were judged.
     known: HashMap<Key, Vec<Evidence>>,
     counts: Counts,
@@ -103,8 +112,13 @@ impl Work<'_> {
             }
             self.counts.built += 1;
             let (image, survived) = states.build(replay, state);
+            // A super-journal is named by its whole path: here SQLite would not find it.
+            if self.stand.has_super_journal(&image) {
+                self.counts.passed_over += 1;
+                continue;
+            }
             let promised = if acks.promise == Promise::Durable { acked } else { 0 };
-            let key = (hash(&image), promised);
+            let key = (self.eye.see(&image, &acks.database), promised);
             let evidence = if let Some(evidence) = self.known.get(&key) {
                 evidence.clone()
             } else {
@@ -133,38 +147,18 @@ impl Work<'_> {
         at: f64,
     ) -> Result<Vec<Evidence>, CrashStatesError> {
         self.counts.judged += 1;
-        let database = self.directory.join(&acks.database);
-        self.write(image, acks)?;
+        self.stand.put(image)?;
+        let database = self.stand.database();
         if acks.promise == Promise::Consistent && !database.exists() {
             return Ok(Vec::new());
         }
         let verdict = judge(&database, &acks.request(at));
+        self.stand.was_read();
         let promised = |evidence: &Evidence| {
             acks.promise == Promise::Durable || evidence.kind != Kind::LostCommit
         };
         Ok(verdict.evidence.into_iter().filter(promised).collect())
     }
-
-    /// Puts the files of the database there, and nothing else.
-    fn write(&self, image: &Image, acks: &Acks) -> Result<(), CrashStatesError> {
-        let wrong = CrashStatesError::write(&self.directory);
-        for entry in fs::read_dir(&self.directory).map_err(&wrong)? {
-            fs::remove_file(entry.map_err(&wrong)?.path()).map_err(&wrong)?;
-        }
-        for ((_, name), content) in image {
-            let name = String::from_utf8_lossy(name);
-            if name.starts_with(&acks.database) {
-                fs::write(self.directory.join(&*name), content).map_err(&wrong)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-fn hash(image: &Image) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    image.hash(&mut hasher);
-    hasher.finish()
 }
 
 /// The fsyncs that were answered and not done, the last for each file.

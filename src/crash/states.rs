@@ -86,7 +86,7 @@ mod tests {
         let states = States::at(&replay, 10, 1);
         assert!(!states.are_all());
         assert_eq!(states.count(), 10);
-        let content = |state| states.build(&replay, state).0.into_values().next().unwrap();
+        let content = |state| states.build(&replay, state).0.into_values().next().unwrap().to_vec();
         assert_eq!((content(0).len(), content(1).len()), (0, 100));
         assert_eq!(content(5), content(5));
     }

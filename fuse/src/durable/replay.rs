@@ -1,6 +1,7 @@
 //! Builds the states of a volume again from a recording, with every file whole in memory.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::fs::ROOT;
 
@@ -9,24 +10,27 @@ use super::{Cut, FileId, Lie, Name, Op, What, survivors};
 /// A volume at one moment of its recording: what is durable, and what is at stake.
 #[derive(Debug, Clone, Default)]
 pub struct Replay {
-    files: BTreeMap<FileId, Vec<u8>>,
+    files: BTreeMap<FileId, Arc<Vec<u8>>>,
     names: BTreeMap<Name, FileId>,
     changes: BTreeMap<u64, Op>,
     next: u64,
     lies: Vec<(FileId, u64, Lie)>,
 }
 
-/// The files of a volume by name, each with its content.
-pub type Image = BTreeMap<Name, Vec<u8>>;
+/// The files of a volume by name, each with its content, which images of one replay share where it
+/// is the same.
+pub type Image = BTreeMap<Name, Arc<Vec<u8>>>;
 
 impl Replay {
     /// Goes on by one event.
     pub fn event(&mut self, what: What) {
         match what {
             What::File(file, content) => {
-                self.files.insert(file, content);
+                self.files.insert(file, Arc::new(content));
             }
-            What::More(file, part) => self.files.entry(file).or_default().extend(part),
+            What::More(file, part) => {
+                Arc::make_mut(self.files.entry(file).or_default()).extend(part);
+            }
             What::Entry(name, file) => {
                 for op in self.changes.values_mut() {
                     if let Op::Names(names) = op {
@@ -116,10 +120,10 @@ impl Replay {
     }
 }
 
-fn apply(files: &mut BTreeMap<FileId, Vec<u8>>, names: &mut BTreeMap<Name, FileId>, op: &Op) {
+fn apply(files: &mut BTreeMap<FileId, Arc<Vec<u8>>>, names: &mut BTreeMap<Name, FileId>, op: &Op) {
     match op {
         Op::Write { file, .. } | Op::Resize { file, .. } => {
-            op.apply(files.entry(*file).or_default());
+            op.apply(Arc::make_mut(files.entry(*file).or_default()));
         }
         Op::Names(changed) => {
             for (name, file) in changed {

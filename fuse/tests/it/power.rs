@@ -199,7 +199,7 @@ fn replayed(path: &Path, cut: &Cut) -> BTreeMap<String, Vec<u8>> {
         replay.event(event.unwrap().what);
     }
     let image = replay.cut(cut).into_iter();
-    image.map(|((_, name), content)| (String::from_utf8(name).unwrap(), content)).collect()
+    image.map(|((_, name), content)| (String::from_utf8(name).unwrap(), content.to_vec())).collect()
 }
 
 fn contents(path: &Path) -> BTreeMap<String, Vec<u8>> {
