@@ -12,7 +12,7 @@ use super::faults::{FaultArgs, ViewArgs};
 use super::profiles::{self, Given, ProfileArgs};
 use super::program;
 use super::run::{WorkloadArgs, duration};
-use crate::bang::BangError;
+use crate::bang::{BangError, Vfs};
 use crate::compare::{
     self, Answer, ArmName, Bare, Chaos, CompareError, Comparison, Config, Every, Launcher,
     PowerCuts, Step, StopRule, Stops, Trials,
@@ -245,6 +245,11 @@ fn config(args: &CompareArgs) -> anyhow::Result<Config> {
     if args.chaos.power_cut.is_some() {
         mount_flags.push("--durability=tracked".to_owned());
     }
+    anyhow::ensure!(
+        args.chaos.kill.is_none() || workload.vfs != Vfs::UnixDotfile,
+        "--kill-every with --vfs=unix-dotfile: a replica that is killed leaves its lock behind, and \
+         all others wait for ever; give --restart-every or another --vfs"
+    );
     Ok(Config {
         volume: trials.volume.clone(),
         replicas: trials.replicas,

@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::rig::{Rig, names};
-use crate::util::{stderr, stdout, until};
+use crate::util::{Place, stderr, stdout, until, walbanger};
 
 fn document(command: &mut Command) -> (Value, Option<i32>) {
     let output = command.arg("--json").output().unwrap();
@@ -105,8 +105,7 @@ fn replicas_that_are_killed_stopped_and_restarted_live_again_and_accuse_nobody()
     for mode in ["wal", "delete"] {
         // Seldom enough that some live to commit on a busy machine; the seed says when.
         let chaos = "--kill-every=250ms --stop-every=500ms,for=100ms --restart-every=700ms";
-        let mut command =
-            rig.compare(&["--trials=1", "--duration=4s", "--workers=2", "--seed=7"]);
+        let mut command = rig.compare(&["--trials=1", "--duration=4s", "--workers=2", "--seed=7"]);
         let command = command.args(chaos.split(' ')).arg(format!("--journal-mode={mode}"));
         let out = rig.path(mode);
         let (document, status) = document(command.arg("--out").arg(&out));
@@ -127,6 +126,28 @@ fn replicas_that_are_killed_stopped_and_restarted_live_again_and_accuse_nobody()
         assert!(!kept.iter().any(|name| name.contains("-2.log")), "{kept:?}");
     }
     rig.assert_nothing_left();
+}
+
+#[test]
+fn chaos_that_would_accuse_the_volume_or_never_end_is_refused() {
+    let place = Place::new();
+    for (flags, words) in [
+        ("--kill-every=1s --vfs=unix-dotfile --journal-mode=delete", "leaves its lock behind"),
+        ("--kill-every=0s", "0s is too often; at least 10ms"),
+        ("--stop-every=0s", "0s is too often; at least 10ms"),
+        ("--stop-every=1s,for=0s", "for=0ns is not between"),
+        ("--restart-every=0s", "0s is too often; at least 10ms"),
+    ] {
+        let volume = place.path().join("volume");
+        fs::create_dir_all(&volume).unwrap();
+        let mut command = walbanger();
+        command.arg("compare").args(flags.split(' ')).arg("--volume").arg(&volume);
+        let output = command.env("TMPDIR", place.path()).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{flags}: {output:?}");
+        assert!(stderr(&output).join(" ").contains(words), "{flags}: {output:?}");
+        assert_eq!(names(place.path()), ["volume"], "{flags}: nothing was begun");
+        assert!(names(&volume).is_empty(), "{flags}: nothing was begun");
+    }
 }
 
 #[test]
