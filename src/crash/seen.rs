@@ -145,7 +145,7 @@ mod tests {
         let _ = fs::remove_file(directory.join("b.db-shm"));
         fs::write(&path, main).unwrap();
         fs::write(directory.join("b.db-wal"), wal).unwrap();
-        let connection = Connection::open(&path).unwrap();
+        let mut connection = Connection::open(&path).unwrap();
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).unwrap();
         connection.query_row("SELECT count(*) FROM t", [], |_| Ok(())).ok()?;
         Some(connection.serialize("main").ok()?.to_vec())
