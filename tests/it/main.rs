@@ -5,6 +5,7 @@ mod check;
 mod cli;
 mod compare;
 mod containers;
+mod crash_states;
 mod ctl;
 mod docker;
 mod doctor;

@@ -1,0 +1,96 @@
+//! `walbanger crash-states`: real runs on real tracked mounts, honest and lying.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::rig::Rig;
+use crate::util::{stderr, walbanger};
+
+/// Records a run of one replica; gives its results.
+fn record(rig: &Rig, mount: &[&str], run: &[&str]) -> PathBuf {
+    let results = rig.path("results");
+    fs::create_dir(&results).unwrap();
+    let recording = results.join("recording");
+    let mut flags = vec!["--durability=tracked", "--record", recording.to_str().unwrap()];
+    flags.extend(mount);
+    let mut daemon = rig.mount(1, &flags);
+    let ran = walbanger()
+        .args(["run", "--duration=300ms", "--workers=2", "--seed=1"])
+        .args(run)
+        .arg("--out")
+        .arg(&results)
+        .arg(rig.path("view1/test.db"))
+        .output()
+        .unwrap();
+    assert_eq!(ran.status.code(), Some(0), "{ran:?}");
+    daemon.signal(Signal::SIGTERM);
+    assert!(daemon.finish().status.success());
+    results
+}
+
+fn crash_states(results: &Path, flags: &[&str]) -> Output {
+    walbanger().arg("crash-states").arg(results).args(flags).output().unwrap()
+}
+
+/// Judges some states of a recorded run.
+fn judged(results: &Path) -> (Option<i32>, Value) {
+    let output = crash_states(results, &["--json", "--points=150", "--states=4"]);
+    let document = serde_json::from_slice(&output.stdout);
+    (output.status.code(), document.unwrap_or_else(|error| panic!("{error}: {output:?}")))
+}
+
+#[test]
+fn an_honest_volume_keeps_what_full_promises() {
+    let Some(rig) = Rig::new() else { return };
+    let (code, document) = judged(&record(&rig, &[], &["--synchronous=full"]));
+    assert_eq!(code, Some(0), "{document:#}");
+    assert_eq!(document["broken"], 0, "{document:#}");
+    assert!(document["judged"].as_u64() > Some(10), "{document:#}");
+}
+
+#[test]
+fn an_honest_volume_is_whole_under_normal() {
+    let Some(rig) = Rig::new() else { return };
+    let (code, document) = judged(&record(&rig, &[], &["--synchronous=normal"]));
+    assert_eq!((code, &document["broken"]), (Some(0), &0.into()), "{document:#}");
+}
+
+#[test]
+fn a_lie_about_the_wal_is_found_and_named() {
+    let Some(rig) = Rig::new() else { return };
+    let (code, document) = judged(&record(&rig, &["--fsync=no-op,file=wal"], &[]));
+    assert_eq!(code, Some(1), "{document:#}");
+    let first = &document["first_broken"][0];
+    let kinds: Vec<_> = first["evidence"].as_array().unwrap().iter().map(|e| &e["kind"]).collect();
+    assert!(kinds.contains(&&Value::from("lost-commit")), "{first:#}");
+    let lies: Vec<_> = first["lies"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    assert!(
+        !lies.is_empty() && lies.iter().all(|lie| lie.starts_with("test.db-wal: ")),
+        "{lies:?}"
+    );
+}
+
+#[test]
+fn what_is_no_recorded_run_is_refused_in_one_line() {
+    let place = tempfile::tempdir().unwrap();
+    let refused = |why: &str| {
+        let output = crash_states(place.path(), &[]);
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        assert!(stderr(&output).len() == 1 && stderr(&output)[0].contains(why), "{output:?}");
+    };
+    refused("recording: cannot be read");
+    fs::write(place.path().join("recording"), "something else").unwrap();
+    refused("not a recording of walbanger mount --record");
+    fs::write(place.path().join("recording"), "walbanger recording 1\n").unwrap();
+    refused("holds no history");
+    let elsewhere = tempfile::tempdir().unwrap();
+    let database = elsewhere.path().join("test.db");
+    let run = ["--duration=100ms", "--workers=1", "--synchronous=off", "--out"];
+    let ran = walbanger().arg("run").args(run).arg(place.path()).arg(database).output().unwrap();
+    assert_eq!(ran.status.code(), Some(0), "{ran:?}");
+    refused("promises nothing");
+}
