@@ -181,7 +181,7 @@ fn test(trials: &[Trial]) -> Sequential {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use walbanger_fuse::{Action, FaultCount, LockMode, Probability, Rule};
 
@@ -228,6 +228,7 @@ pub(super) mod tests {
             commits_per_second: 100.0,
             transactions: 100,
             busy: 0,
+            sqlite: BTreeSet::new(),
             chaos: None,
             acked: 100,
             lost: 0,

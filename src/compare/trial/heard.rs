@@ -1,6 +1,6 @@
 //! What the replicas of a trial have said: commits, evidence, counts; and what it adds up to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use walbanger_fuse::Report;
@@ -31,6 +31,7 @@ pub(super) struct Heard {
     kinds: BTreeMap<&'static str, u64>,
     transactions: u64,
     busy: u64,
+    sqlite: BTreeSet<String>,
     last_us: u64,
     /// What went wrong without being evidence.
     pub notes: Vec<String>,
@@ -66,6 +67,7 @@ impl Heard {
             kinds: BTreeMap::new(),
             transactions: 0,
             busy: 0,
+            sqlite: BTreeSet::new(),
             last_us: 0,
             notes: Vec::new(),
         }
@@ -74,6 +76,7 @@ impl Heard {
     /// A replica began its history.
     pub(super) fn hello(&mut self, header: &Header) -> ReplicaIndex {
         let start_us = header.start_us;
+        self.sqlite.insert(header.head.sqlite.clone());
         self.zero_us = Some(self.zero_us.map_or(start_us, |zero| zero.min(start_us)));
         self.merger.join(header)
     }
@@ -166,6 +169,7 @@ impl Heard {
             commits_per_second,
             transactions: self.transactions,
             busy: self.busy,
+            sqlite: self.sqlite,
             chaos,
             acked: verdict.acked,
             lost: verdict.lost,
