@@ -18,6 +18,7 @@ mod quirks;
 mod report;
 mod run;
 mod selftest;
+mod sqlite;
 
 use clap::{Parser, Subcommand, ValueEnum};
 

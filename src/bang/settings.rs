@@ -164,6 +164,8 @@ pub struct Settings {
     pub locking_mode: LockingMode,
     /// How SQLite locks.
     pub vfs: Vfs,
+    /// The library that SQLite is loaded from; as built if absent.
+    pub sqlite_library: Option<PathBuf>,
     /// How long to run; for ever if absent.
     pub duration: Option<Duration>,
 }
@@ -219,6 +221,7 @@ impl Settings {
             auto_vacuum: AutoVacuum::Incremental,
             locking_mode: LockingMode::Normal,
             vfs: Vfs::Unix,
+            sqlite_library: None,
             duration: None,
         }
     }
@@ -275,6 +278,7 @@ impl Settings {
             "auto_vacuum": self.auto_vacuum,
             "locking_mode": self.locking_mode,
             "vfs": self.vfs,
+            "sqlite_library": self.sqlite_library.as_ref().map(|path| path.to_string_lossy()),
             "duration": self.duration.map(|duration| duration.as_secs_f64()),
         })
     }

@@ -12,6 +12,7 @@ use super::faults::{FaultArgs, ViewArgs};
 use super::profiles::{self, Given, ProfileArgs};
 use super::program;
 use super::run::{WorkloadArgs, duration};
+use super::sqlite;
 use crate::bang::{BangError, Vfs};
 use crate::compare::{
     self, Answer, ArmName, Bare, Chaos, CompareError, Comparison, Config, Every, Launcher,
@@ -250,6 +251,11 @@ fn config(args: &CompareArgs) -> anyhow::Result<Config> {
         "--kill-every or --power-cut with --vfs=unix-dotfile: a replica that is killed leaves its lock behind, and \
          all others wait for ever; give --restart-every or another --vfs"
     );
+    anyhow::ensure!(
+        workload.sqlite_library.is_none() || args.trials.launcher == Launcher::Local,
+        "--sqlite-library with containers: the library is not in there; give the image that has it"
+    );
+    args.workload.sqlite_library.as_deref().map_or(Ok(()), sqlite::check)?;
     Ok(Config {
         volume: trials.volume.clone(),
         replicas: trials.replicas,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::program;
+use super::{program, sqlite};
 use crate::bang::{
     self, AutoVacuum, Detail, Existing, JournalMode, LockingMode, Mix, Output, Progress, Report,
     Session, Settings, Synchronous, Vfs,
@@ -110,6 +110,10 @@ pub(super) struct WorkloadArgs {
     /// How SQLite locks: unix, unix-excl or unix-dotfile; the same for all who use the database
     #[arg(long, default_value_t, value_name = "VFS")]
     pub vfs: Vfs,
+
+    /// Use the SQLite of this library; only where walbanger was built to load one
+    #[arg(long, value_name = "FILE")]
+    pub sqlite_library: Option<PathBuf>,
 }
 
 /// What it says, and where.
@@ -177,6 +181,7 @@ impl WorkloadArgs {
             auto_vacuum: self.auto_vacuum,
             locking_mode: self.locking_mode,
             vfs: self.vfs,
+            sqlite_library: self.sqlite_library.clone(),
             duration,
             ..Settings::new(path, replica, seed)
         })
@@ -186,6 +191,7 @@ impl WorkloadArgs {
 /// Runs one replica.
 pub(super) fn execute(args: RunArgs) -> anyhow::Result<Exit> {
     let RunArgs { path, reset, trust, duration, workload, output } = args;
+    workload.sqlite_library.as_deref().map_or(Ok(()), sqlite::load)?;
     let replica = output.replica.clone().unwrap_or_else(own_name);
     let mut settings = workload.settings(path, replica, duration)?;
     settings.existing = match (reset, trust) {

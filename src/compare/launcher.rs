@@ -105,6 +105,9 @@ impl Launcher {
             Self::Local => {
                 let mut command = Command::new(std::env::current_exe()?);
                 command.arg("run").arg(view.join(DATABASE));
+                if let Some(library) = &settings.sqlite_library {
+                    command.arg("--sqlite-library").arg(library);
+                }
                 command
             }
             Self::Docker(image) => {

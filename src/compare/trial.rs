@@ -7,7 +7,7 @@ mod heard;
 mod member;
 mod power;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use crossbeam_channel::Receiver;
@@ -51,6 +51,8 @@ pub struct Trial {
     pub transactions: u64,
     /// How often a replica found the database busy.
     pub busy: u64,
+    /// The versions of SQLite that the replicas used.
+    pub sqlite: BTreeSet<String>,
     /// What was done to the replicas on purpose, if anything was to be.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chaos: Option<Done>,

@@ -183,7 +183,7 @@ fn test(trials: &[Trial]) -> Sequential {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use walbanger_fuse::{Action, FaultCount, LockMode, Probability, Rule};
 
@@ -231,6 +231,7 @@ pub(super) mod tests {
             commits_per_second: 100.0,
             transactions: 100,
             busy: 0,
+            sqlite: BTreeSet::new(),
             chaos: None,
             power: None,
             acked: 100,

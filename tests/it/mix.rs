@@ -109,6 +109,10 @@ fn a_mix_that_cannot_be_is_refused_with_its_place() {
     assert!(refused("--mix evrything").contains("did you mean everything"));
     assert!(refused("--vfs unix-dotfile").contains("shares no memory"));
     assert!(refused("--locking-mode exclusive").contains("--workers=1"));
+    // Here SQLite is a part of the program.
+    let library = format!("--sqlite-library {}", file.display());
+    assert!(refused(&library).contains("has an SQLite of its own and takes no other"));
+    assert!(refused("--sqlite-library none.so").contains("give the path of a libsqlite3.so"));
     fs::write(&file, "[weights]\nread = 1\ninsert = 2\n").unwrap();
     let output = place.run(&format!("--duration 500ms --json --mix {}", file.display()));
     let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();

@@ -1,5 +1,6 @@
 //! What `walbanger compare` says: its headline, its progress, its table and its verdict.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _};
 
@@ -125,6 +126,7 @@ pub(super) fn table(comparison: &Comparison, config: &Config) -> String {
             );
         }
     }
+    text.push_str(&other_sqlite(comparison));
     text.push_str(&faults(comparison));
     if let Some(line) = first_cause(comparison) {
         let _ = writeln!(text, "{line}");
@@ -146,6 +148,18 @@ pub(super) fn table(comparison: &Comparison, config: &Config) -> String {
     let bold =
         io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
     if bold { text.replace("Verdict:", "\x1b[1mVerdict:\x1b[0m") } else { text }
+}
+
+/// Which SQLite the replicas used, where it is not the one that judged.
+fn other_sqlite(comparison: &Comparison) -> String {
+    let trials = comparison.arms.iter().flat_map(|arm| &arm.trial);
+    let used: BTreeSet<_> = trials.flat_map(|trial| &trial.sqlite).map(String::as_str).collect();
+    let own = rusqlite::version();
+    if used.iter().all(|version| *version == own) {
+        return String::new();
+    }
+    let used: Vec<_> = used.into_iter().collect();
+    format!("SQLite of the replicas: {}; of the judge: {own}.\n", used.join(" and "))
 }
 
 /// What the profile foretold, beside what was seen.

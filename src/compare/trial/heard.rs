@@ -1,6 +1,6 @@
 //! What the replicas of a trial have said: commits, evidence, counts; and what it adds up to.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use walbanger_fuse::Report;
@@ -32,6 +32,7 @@ pub(super) struct Heard {
     kinds: BTreeMap<&'static str, u64>,
     transactions: u64,
     busy: u64,
+    sqlite: BTreeSet<String>,
     last_us: u64,
     /// What was acknowledged since the last power cut, where a cut may undo it.
     promises: Option<Vec<Promise>>,
@@ -71,6 +72,7 @@ impl Heard {
             kinds: BTreeMap::new(),
             transactions: 0,
             busy: 0,
+            sqlite: BTreeSet::new(),
             last_us: 0,
             promises: unpromised.then(Vec::new),
             notes: Vec::new(),
@@ -80,6 +82,7 @@ impl Heard {
     /// A replica began its history.
     pub(super) fn hello(&mut self, header: &Header) -> ReplicaIndex {
         let start_us = header.start_us;
+        self.sqlite.insert(header.head.sqlite.clone());
         self.zero_us = Some(self.zero_us.map_or(start_us, |zero| zero.min(start_us)));
         self.merger.join(header)
     }
@@ -222,6 +225,7 @@ impl Heard {
             commits_per_second,
             transactions: self.transactions,
             busy: self.busy,
+            sqlite: self.sqlite,
             chaos,
             power,
             acked: verdict.acked,
