@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::rig::Rig;
 
 /// A few workers, so that replicas are at work again soon after each cut.
-const SMALL: [&str; 4] = ["--replicas=2", "--workers=2", "--duration=1500ms", "--seed=5"];
+const SMALL: [&str; 4] = ["--replicas=2", "--workers=2", "--duration=1200ms", "--seed=5"];
 
 fn document(rig: &Rig, flags: &[&str]) -> (Value, Option<i32>) {
     let output = rig.compare(flags).args(SMALL).arg("--json").output().unwrap();
@@ -45,7 +45,7 @@ fn a_power_cut_shows_which_fsync_lied_and_accuses_no_honest_one() {
     for message in messages {
         assert!(message.contains("; power cut no. "), "{message}");
         assert!(message.contains(" of walbanger.db-wal in view 1 was answered at "), "{message}");
-        assert!(message.contains(" and never done (fsync=no-op"), "{message}");
+        assert!(message.contains(" and never done (fsync)"), "{message}");
     }
     rig.assert_nothing_left();
 }

@@ -199,11 +199,15 @@ fn first_cause(comparison: &Comparison) -> Option<String> {
     // The last lie before the symptom is not always its cause, but nobody knows a better one.
     let before = |grant: &&DoubleGrant| grant.at - trial.started <= symptom.at;
     let grants = &mount.first_double_grants;
-    let cause = grants.iter().rfind(before).or(grants.first())?;
+    let cause = match grants.iter().rfind(before).or(grants.first()) {
+        Some(cause) => tell_double_grant(cause, trial.started) + "\n  ",
+        // The judge has said which fsyncs lied about what a power cut took.
+        None if trial.power.is_some() => String::new(),
+        None => return None,
+    };
     Some(format!(
-        "Trial {}, seconds since its first replica started:\n  {}\n  {symptom}",
+        "Trial {}, seconds since its first replica started:\n  {cause}{symptom}",
         trial.trial,
-        tell_double_grant(cause, trial.started)
     ))
 }
 

@@ -1,28 +1,27 @@
 //! The replicas of one trial: started at their moments, listened to while they run, ended in order
 //! or, where chaos is asked for, without any.
 
-use std::fs;
+mod cuts;
+
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
-use walbanger_fuse::{CrashReport, Cut, Report};
+use walbanger_fuse::Report;
 
 use super::chaos::{Act, Done, Schedule};
 use super::graves::Graves;
 use super::heard::{Clock, Heard, Outcome};
 use super::member::{Doom, LastWord, Member};
-use super::power::{PowerDone, blame};
+use super::power::PowerDone;
 use super::{Place, Trial, crash, evidence};
 use crate::bang::{Settings, Synchronous};
 use crate::compare::CompareError;
 use crate::compare::daemon::Daemon;
-use crate::compare::launcher::{Blow, DATABASE};
+use crate::compare::launcher::Blow;
 use crate::compare::replica::{Ending, News, Replica};
-use crate::ctl::{self, Answer, Order};
 use crate::evidence::{Evidence, Kind};
-use crate::forensics;
 use crate::history::{Event, Header};
-use crate::judge::{Request, Verdict, by_child};
+use crate::judge::{Request, Verdict};
 use crate::stop::Stop;
 
 /// How long replicas may take to end when they were asked to: longer than the longest wait inside
@@ -105,7 +104,7 @@ impl<'a> Crew<'a> {
 
     /// Kills every replica now, and hears what they had said to the end. Until
     /// [`Self::start_again`] nobody has the database open.
-    pub(super) fn kill_all(&mut self) -> Result<(), CompareError> {
+    fn kill_all(&mut self) -> Result<(), CompareError> {
         loop {
             let running = |index: &usize| self.members[*index].is_running();
             let running: Vec<usize> = (0..self.members.len()).filter(running).collect();
@@ -121,61 +120,8 @@ impl<'a> Crew<'a> {
         }
     }
 
-    /// Cuts the power when its moment has come: kills all replicas, has the database judged as the
-    /// cut has left it, and lets them live again if there is more to learn.
-    fn cut_if_due(&mut self) -> Result<(), CompareError> {
-        let (Some(cuts), Some(due)) = (self.place.config.power, self.next_cut) else {
-            return Ok(());
-        };
-        let over = self.age >= self.place.config.duration || self.asked_to_stop.is_some();
-        if self.age < due || over {
-            return Ok(());
-        }
-        let done = self.done;
-        self.kill_all()?;
-        self.done = done;
-        if self.asked_to_stop.is_some() {
-            // Something was found before the power went, and that is what counts.
-            return Ok(());
-        }
-        self.power.cuts += 1;
-        let report = crash_views(self.place, cuts.cut(self.settings.seed, self.power.cuts))?;
-        self.power.at_stake += report.at_stake;
-        self.judge_cut(&report)?;
-        self.next_cut = Some(self.age + cuts.gap(self.settings.seed, self.power.cuts + 1));
-        self.start_again();
-        // What took that long was nobody's work.
-        self.looked = Instant::now();
-        Ok(())
-    }
-
-    /// Has a copy of the database judged, so that the replicas find it as the cut has left it.
-    fn judge_cut(&mut self, report: &CrashReport) -> Result<(), CompareError> {
-        let copy = self.place.results.join("cut");
-        forensics::keep_database(&copy, &self.settings.path).map_err(CompareError::io(&copy))?;
-        let mut verdict = by_child(&copy.join(DATABASE), &self.heard.request_after_cut())
-            .map_err(|error| CompareError::Judge(error.to_string()))?;
-        fs::remove_dir_all(&copy).map_err(CompareError::io(&copy))?;
-        let blame = blame(report, self.heard.zero());
-        let blame = format!("power cut no. {}: {blame}", self.power.cuts);
-        self.power.undone += self.heard.survive(&mut verdict, &blame);
-        let enough = verdict.evidence.iter().any(|found| self.place.config.is_enough(found));
-        let lost = |found: &Evidence| found.kind == Kind::LostCommit;
-        // Nobody can go on with what cannot be read.
-        let readable = verdict.version.is_some() && verdict.integrity == "ok";
-        if enough || !readable || !verdict.evidence.iter().all(lost) {
-            self.judged = Some(verdict);
-            self.ask_to_stop();
-        } else {
-            for evidence in verdict.evidence {
-                self.heard.find(Clock::Trial, evidence);
-            }
-        }
-        Ok(())
-    }
-
     /// Gives those that were killed another life, at seeded moments from now on.
-    pub(super) fn start_again(&mut self) {
+    fn start_again(&mut self) {
         let now = Instant::now();
         for member in self.members.iter_mut().filter(|member| member.process.is_none()) {
             member.due += now.saturating_duration_since(member.due);
@@ -480,18 +426,6 @@ impl<'a> Crew<'a> {
         let (seed, killed) = (self.settings.seed, self.killed);
         heard.sum_up(self.place, Outcome { verdict, mount, seed, killed, chaos, power })
     }
-}
-
-/// Cuts the power under the views, by the socket of their mount.
-fn crash_views(place: &Place<'_>, cut: Cut) -> Result<CrashReport, CompareError> {
-    let view = place.views.first().expect("invariant: there is no power to cut without views");
-    let why = match ctl::ask(view, Order::Crash(cut)) {
-        Ok(Answer::Crashed(report)) => return Ok(*report),
-        Ok(Answer::Refused(why)) => why,
-        Ok(other) => format!("it answered {other:?} to a power cut"),
-        Err(error) => error.to_string(),
-    };
-    Err(CompareError::Mount(why))
 }
 
 impl Drop for Crew<'_> {
