@@ -28,7 +28,7 @@ fn record(rig: &Rig, mount: &[&str], run: &[&str]) -> PathBuf {
         .unwrap();
     assert_eq!(ran.status.code(), Some(0), "{ran:?}");
     daemon.signal(Signal::SIGTERM);
-    assert!(daemon.finish().status.success());
+    daemon.finish();
     results
 }
 
