@@ -247,7 +247,8 @@ fn config(args: &CompareArgs) -> anyhow::Result<Config> {
         mount_flags.push("--durability=tracked".to_owned());
     }
     anyhow::ensure!(
-        (args.chaos.kill.is_none() && args.chaos.power_cut.is_none()) || workload.vfs != Vfs::UnixDotfile,
+        (args.chaos.kill.is_none() && args.chaos.power_cut.is_none())
+            || workload.vfs != Vfs::UnixDotfile,
         "--kill-every or --power-cut with --vfs=unix-dotfile: a replica that is killed leaves its lock behind, and \
          all others wait for ever; give --restart-every or another --vfs"
     );
