@@ -71,7 +71,7 @@ fn the_document_follows_the_schema() {
     let one = document(&output(&["profiles", "show", "litefs-getlk", "--json"]));
     let one = &one["profiles"][0];
     assert_eq!(one["parts"][0]["flag"], "--lock-shape=getlk-locked");
-    assert_eq!(one["expect"]["wal"]["duration"], 30.0);
+    assert_eq!(one["expect"]["wal"]["duration"], 14.0);
 }
 
 #[test]
