@@ -13,7 +13,7 @@ use super::profiles::{self, Given, ProfileArgs};
 use super::program;
 use super::run::{WorkloadArgs, duration};
 use super::sqlite;
-use crate::bang::{BangError, Vfs};
+use crate::bang::{BangError, Settings, Vfs};
 use crate::compare::{
     self, Answer, ArmName, Bare, Chaos, CompareError, Comparison, Config, Every, Launcher,
     PowerCuts, Step, StopRule, Stops, Trials,
@@ -218,6 +218,30 @@ pub(super) fn execute(args: &CompareArgs) -> anyhow::Result<Exit> {
     Ok(exit(&comparison, &args.result))
 }
 
+/// What the mount is told besides the plan.
+fn mount_flags(args: &CompareArgs) -> Vec<String> {
+    let mut flags = args.how.flags();
+    if args.chaos.power_cut.is_some() {
+        flags.push("--durability=tracked".to_owned());
+    }
+    flags
+}
+
+/// Refuses what the workload and the trials cannot have together.
+fn agree(args: &CompareArgs, workload: &Settings) -> anyhow::Result<()> {
+    let killed = args.chaos.kill.is_some() || args.chaos.power_cut.is_some();
+    anyhow::ensure!(
+        !killed || workload.vfs != Vfs::UnixDotfile,
+        "--kill-every or --power-cut with --vfs=unix-dotfile: a replica that is killed leaves its \
+         lock behind, and all others wait for ever; give --restart-every or another --vfs"
+    );
+    anyhow::ensure!(
+        workload.sqlite_library.is_none() || args.trials.launcher == Launcher::Local,
+        "--sqlite-library with containers: the library is not in there; give the image that has it"
+    );
+    args.workload.sqlite_library.as_deref().map_or(Ok(()), sqlite::check)
+}
+
 fn config(args: &CompareArgs) -> anyhow::Result<Config> {
     let seed = match args.workload.seed {
         Some(seed) => seed,
@@ -242,21 +266,7 @@ fn config(args: &CompareArgs) -> anyhow::Result<Config> {
     let duration = duration.unwrap_or(DURATION);
     workload.duration = Some(duration);
     workload.check().map_err(|error| anyhow::anyhow!(error))?;
-    let mut mount_flags = args.how.flags();
-    if args.chaos.power_cut.is_some() {
-        mount_flags.push("--durability=tracked".to_owned());
-    }
-    anyhow::ensure!(
-        (args.chaos.kill.is_none() && args.chaos.power_cut.is_none())
-            || workload.vfs != Vfs::UnixDotfile,
-        "--kill-every or --power-cut with --vfs=unix-dotfile: a replica that is killed leaves its lock behind, and \
-         all others wait for ever; give --restart-every or another --vfs"
-    );
-    anyhow::ensure!(
-        workload.sqlite_library.is_none() || args.trials.launcher == Launcher::Local,
-        "--sqlite-library with containers: the library is not in there; give the image that has it"
-    );
-    args.workload.sqlite_library.as_deref().map_or(Ok(()), sqlite::check)?;
+    agree(args, &workload)?;
     Ok(Config {
         volume: trials.volume.clone(),
         replicas: trials.replicas,
@@ -268,7 +278,7 @@ fn config(args: &CompareArgs) -> anyhow::Result<Config> {
         stop_rule: if trials.stop_on_evidence { StopRule::OnEvidence } else { StopRule::OnTime },
         workload,
         plan,
-        mount_flags,
+        mount_flags: mount_flags(args),
         bare: match (trials.bare, trials.faulted_only) {
             (true, _) => Bare::Include,
             (_, true) => Bare::FaultedOnly,
