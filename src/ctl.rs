@@ -225,6 +225,10 @@ fn exchange(mut socket: &UnixStream, order: Order) -> io::Result<Answer> {
     let mut answer = String::new();
     BufReader::new(socket).read_line(&mut answer)?;
     if answer.is_empty() {
+        // A mount that is told to end may be gone before its answer is: it did as it was told.
+        if order == Order::Quit {
+            return Ok(Answer::Done);
+        }
         return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it ended before it answered"));
     }
     Ok(serde_json::from_str(&answer)?)
@@ -272,6 +276,18 @@ mod tests {
         let _listener = UnixListener::bind(&alive).unwrap();
         sweep(dir.path());
         assert_eq!((dead.exists(), alive.exists()), (false, true));
+    }
+
+    #[test]
+    fn a_mount_that_ends_before_it_answers_has_quit() {
+        for (order, done) in [(Order::Quit, true), (Order::Status, false)] {
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            let mount = thread::spawn(move || {
+                let _ = BufReader::new(&theirs).read_line(&mut String::new());
+            });
+            assert_eq!(matches!(exchange(&ours, order), Ok(Answer::Done)), done);
+            mount.join().unwrap();
+        }
     }
 
     #[test]
