@@ -199,9 +199,12 @@ fn a_bad_agent_is_told_in_one_line() {
 #[test]
 fn an_agent_that_ends_in_between_is_told_and_nothing_is_left() {
     let place = Place::new();
-    // The greeting and some answers are passed on, and then no more.
+    // The greeting and some answers are passed on, and then no more: whatever the agent still says,
+    // nobody has the output any more.
     let agent = format!(
-        r#"sh -c '{} probe-agent {} | for i in 1 2 3 4 5; do read -r line; echo "$line"; done'"#,
+        r#"sh -c 'exec 3<&0; {} probe-agent {} <&3 3<&- |
+            for i in 1 2 3 4 5; do read -r line; echo "$line"; done 3<&- &
+            exec >&- 3<&-; wait'"#,
         env!("CARGO_BIN_EXE_walbanger"),
         place.path().display()
     );
