@@ -4,7 +4,6 @@
 //! No process that has the database open may call this: to close a file that was copied gives up
 //! all record locks that the process has on it. A replica has it done by a child, see [`Witness`].
 
-use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
@@ -18,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use crate::document::Head;
 use crate::ids::Seed;
+use crate::place::{beside, mount_line};
 
 /// The name of the directory in which a trial of a comparison keeps them.
 pub const DIRECTORY: &str = "forensics";
@@ -68,9 +68,8 @@ pub fn moment(into: &Path, paths: &[&Path], pids: &[u32]) -> io::Result<()> {
 pub fn keep_database(into: &Path, database: &Path) -> io::Result<()> {
     fs::create_dir_all(into)?;
     for ending in FILES {
-        let mut from = OsString::from(database);
-        from.push(ending);
-        let Some(name) = Path::new(&from).file_name() else { continue };
+        let from = beside(database, ending);
+        let Some(name) = from.file_name() else { continue };
         match fs::copy(&from, into.join(name)) {
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -83,22 +82,10 @@ pub fn keep_database(into: &Path, database: &Path) -> io::Result<()> {
 /// The line of `mountinfo` for the mount that a path is on.
 fn mount_of(mounts: &str, path: &Path) -> String {
     let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    // The last of those with the longest mountpoint lies on top.
-    let point = |line: &&str| -> Option<usize> {
-        let point = PathBuf::from(unescape(line.split(' ').nth(4)?));
-        path.starts_with(&point).then(|| point.as_os_str().len())
-    };
-    let found = mounts.lines().filter(|line| point(line).is_some()).max_by_key(point);
-    match found {
-        Some(line) => format!("{}: {line}\n", path.display()),
+    match mount_line(mounts.as_bytes(), &path) {
+        Some(line) => format!("{}: {}\n", path.display(), String::from_utf8_lossy(line)),
         None => format!("{}: on no mount that this process sees\n", path.display()),
     }
-}
-
-/// A path as `mountinfo` writes it: some characters are three octal digits.
-fn unescape(text: &str) -> String {
-    let escapes = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
-    escapes.iter().fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
 }
 
 /// The open files of a process; the kernel marks those whose name is gone with `(deleted)`.

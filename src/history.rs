@@ -4,7 +4,9 @@
 //! the header's `start_us`, on the machine's monotonic clock.
 
 mod fast;
+mod marks;
 mod reader;
+mod rotated;
 mod track;
 mod writer;
 
@@ -15,8 +17,12 @@ use crate::evidence::Evidence;
 use crate::ids::{ReplicaName, Version, WorkerId};
 
 pub use reader::{HistoryError, Line, Reader, parse_line};
+pub use rotated::Rotation;
 pub use track::{State, Track};
-pub use writer::{Rotation, Writer};
+pub use writer::Writer;
+
+pub(crate) use marks::Marks;
+pub(crate) use rotated::Rotated;
 
 /// The name and version of a document's format.
 #[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]

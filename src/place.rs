@@ -37,6 +37,26 @@ pub enum NoDirectory {
     },
 }
 
+/// The file beside this one whose name goes on like that.
+#[must_use]
+pub(crate) fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    name.into()
+}
+
+/// The line of a table of mounts, as in `/proc/self/mountinfo` (`proc_pid_mountinfo(5)`), for the
+/// mount that a path lies on: the last one of those with the longest mountpoint.
+#[must_use]
+pub(crate) fn mount_line<'t>(table: &'t [u8], path: &Path) -> Option<&'t [u8]> {
+    let point = |line: &&[u8]| -> Option<usize> {
+        let point = walbanger_fuse::unescape(line.split(|byte| *byte == b' ').nth(4)?);
+        path.starts_with(&point).then(|| point.as_os_str().len())
+    };
+    let lines = table.split(|byte| *byte == b'\n');
+    lines.filter(|line| point(line).is_some()).max_by_key(point)
+}
+
 /// Refuses whatever is not a directory.
 pub fn directory(path: &Path) -> Result<(), NoDirectory> {
     let named = path.to_owned();

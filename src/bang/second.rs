@@ -14,6 +14,7 @@ use super::mix::Change;
 use super::transaction::{Ending, execute, prepare};
 use super::worker::{At, Fault, Worker};
 use crate::evidence::Kind;
+use crate::place;
 
 /// Counts that may be in the file because a COMMIT returned an error; more are forgotten.
 const REMEMBERED: usize = 8;
@@ -65,9 +66,7 @@ impl Second {
 
 /// The file of the second database. It has an ending that tells what it is.
 pub(super) fn path(database: &Path) -> PathBuf {
-    let mut name = database.as_os_str().to_owned();
-    name.push("-second.db");
-    PathBuf::from(name)
+    place::beside(database, "-second.db")
 }
 
 impl Worker {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::guard::{Header, Refusal, classify};
 use super::settings::Existing;
+use crate::place;
 
 /// How a rollback journal begins.
 const JOURNAL: [u8; 8] = 0xd9d5_05f9_20a1_63d7_u64.to_be_bytes();
@@ -36,18 +37,12 @@ enum Origin {
 
 /// The sidecar files of a database.
 pub(super) fn beside(database: &Path) -> [PathBuf; 3] {
-    ["-journal", "-wal", "-shm"].map(|suffix| {
-        let mut name = database.as_os_str().to_owned();
-        name.push(suffix);
-        PathBuf::from(name)
-    })
+    ["-journal", "-wal", "-shm"].map(|suffix| place::beside(database, suffix))
 }
 
 /// The directory that stands for a lock where SQLite locks by one.
 pub(super) fn lock(database: &Path) -> PathBuf {
-    let mut name = database.as_os_str().to_owned();
-    name.push(".lock");
-    PathBuf::from(name)
+    place::beside(database, ".lock")
 }
 
 /// The database beside which this is the super-journal of a transaction across two: its name goes

@@ -1,6 +1,5 @@
 //! The database of a run: a copy is judged by a child process, and its files are described.
 
-use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -8,6 +7,7 @@ use serde::Serialize;
 
 use super::CheckError;
 use crate::judge::{Request, Verdict, by_child};
+use crate::place::beside;
 use crate::wal::{self, Beside};
 use crate::workplace::Workplace;
 
@@ -61,11 +61,4 @@ pub(super) fn judge(path: &Path, request: &Request) -> Result<(Database, Verdict
             .map_err(|source| CheckError::Read { path: path.to_owned(), source })?,
     };
     Ok((database, verdict))
-}
-
-/// The file beside a database with this ending.
-pub(super) fn beside(path: &Path, ending: &str) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(ending);
-    name.into()
 }

@@ -1,37 +1,31 @@
 //! The history of a replica as it is kept beside the results: whole lines, and not without bounds.
 
-use std::fs::{self, File};
-use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 
-use crate::history::{Event, Outcome, Rotation, Track, WorkerMark};
+use crate::history::{Event, Marks, Rotated, Rotation};
 
 /// The file that is written, and what the next one must begin with.
 #[derive(Debug)]
 pub(super) struct Kept {
-    path: PathBuf,
-    file: File,
-    written: u64,
-    rotation: Rotation,
+    file: Rotated,
     header: Vec<u8>,
-    workers: Vec<(WorkerMark, Track)>,
+    marks: Marks,
 }
 
 impl Kept {
     pub(super) fn begin(path: &Path, rotation: Rotation) -> io::Result<Self> {
-        let file = File::create(path)?;
-        let (header, workers) = (Vec::new(), Vec::new());
-        Ok(Self { path: path.to_owned(), file, written: 0, rotation, header, workers })
+        let file = Rotated::begin(path.to_owned(), rotation, None)?;
+        Ok(Self { file, header: Vec::new(), marks: Marks::default() })
     }
 
     /// Takes the next lines as they are. What cannot be kept is lost: the history beside the
     /// results is for people, and the trial does not depend on it.
     pub(super) fn put(&mut self, lines: &[u8]) {
-        if self.written >= self.rotation.bytes && self.turn().is_err() {
+        if self.file.is_full() && self.turn().is_err() {
             return;
         }
-        self.written += lines.len() as u64;
-        let _ = self.file.write_all(lines);
+        let _ = self.file.put(lines);
     }
 
     /// Says what the first line is.
@@ -42,46 +36,28 @@ impl Kept {
     /// Says what is in a line.
     pub(super) fn event(&mut self, event: &Event) {
         match event {
-            Event::Worker(mark) => self.workers.push((*mark, Track::new(mark.id))),
-            Event::Commit(commit) => {
-                let known = self.workers.iter_mut().find(|(mark, _)| mark.worker == commit.worker);
-                match (known, commit.outcome) {
-                    (Some((_, track)), Outcome::Ok) => track.acknowledged(commit.state),
-                    (Some((_, track)), Outcome::Unknown) => track.may_be(commit.state),
-                    (None, _) => {}
-                }
-            }
+            Event::Worker(mark) => self.marks.worker(*mark),
+            Event::Commit(commit) => self.marks.commit(commit),
             Event::Evidence(_) | Event::End(_) => {}
         }
     }
 
-    /// Puts the file aside as `NAME.1.jsonl`, as a replica does with its own, and begins another
-    /// with what a reader must know of those before it, which may be gone by then.
+    /// Begins another file with what a reader must know of those before it.
     fn turn(&mut self) -> io::Result<()> {
-        let aside = |number: u32| self.path.with_extension(format!("{number}.jsonl"));
-        for number in (1..self.rotation.keep).rev() {
-            // A file that is not there yet has no name to give up.
-            let _ = fs::rename(aside(number), aside(number + 1));
-        }
-        fs::rename(&self.path, aside(1))?;
+        self.file.turn()?;
         let mut first = self.header.clone();
-        for (mark, track) in &self.workers {
-            let (state, acked, lost) = (track.state, track.acked, track.lost);
-            first.extend(Event::Worker(WorkerMark { state, acked, lost, ..*mark }).to_line()?);
-        }
-        self.file = File::create(&self.path)?;
-        self.file.write_all(&first)?;
-        self.written = first.len() as u64;
-        Ok(())
+        self.marks.carry_over(&mut first)?;
+        self.file.put(&first)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::{self, File};
     use std::io::BufReader;
 
     use super::*;
-    use crate::history::{Commit, Reader, State};
+    use crate::history::{Commit, Outcome, Reader, State, WorkerMark};
     use crate::ids::{Version, WorkerId};
 
     const HEADER: &str = r#"{"schema":{"name":"walbanger-history","version":1},"walbanger":"0","sqlite":"3","kernel":"6","command":"run","seed":1,"replica":"a","pid":1,"host":"h","boot":"b","start_us":1,"start_unix_us":2,"settings":{}}"#;

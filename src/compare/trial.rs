@@ -163,9 +163,5 @@ pub(super) fn run(place: &Place<'_>, stop: &Receiver<Stop>) -> Result<Trial, Com
 
 fn crash(replica: ReplicaName, signal: &str, at: f64) -> Evidence {
     let message = format!("{signal}: a mapping of the volume vanished or was cut short");
-    evidence(Kind::Crash, replica, at, message)
-}
-
-fn evidence(kind: Kind, replica: ReplicaName, at: f64, message: String) -> Evidence {
-    Evidence::new(kind, replica, at, message)
+    Evidence::new(Kind::Crash, replica, at, message)
 }

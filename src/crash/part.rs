@@ -27,7 +27,9 @@ pub fn check_part(
     say: &mut dyn FnMut(&Said) -> Result<(), Unwritten>,
 ) -> Result<(), anyhow::Error> {
     let (events, mut acks) = read_input(wanted)?;
-    let points = events.iter().filter(|event| is_point(&event.what)).count() as u64;
+    let moments: Vec<u64> =
+        events.iter().filter(|event| is_point(&event.what)).map(|event| event.at).collect();
+    let points = moments.len() as u64;
     let stride = points.div_ceil(wanted.points.max(1)).max(1);
     let mut work = Work {
         stand: Stand::new(directory, &acks.database),
@@ -38,8 +40,6 @@ pub fn check_part(
     };
     let (mut replay, mut point) = (Replay::default(), 0);
     let start = events.first().map_or(0, |event| event.at);
-    let moments: Vec<u64> =
-        events.iter().filter(|event| is_point(&event.what)).map(|event| event.at).collect();
     for Event { what, at: moment } in events {
         let is_point = is_point(&what);
         replay.event(what);

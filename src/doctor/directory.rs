@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::statvfs::statvfs;
 
 use super::Finding;
+use crate::place::mount_line;
 use crate::selftest::{Unproven, prove_apart};
 
 /// Less than this is soon full of a database and its WAL.
@@ -58,18 +59,15 @@ fn bytes(text: &str) -> Vec<u8> {
     text.chars().filter_map(|character| u8::try_from(character).ok()).collect()
 }
 
-/// The mount that a path lies on: the last one of those with the longest mountpoint.
-fn mount_of(path: &Path, table: &str) -> Option<Mount> {
-    let mounts = table.lines().filter_map(parse);
-    mounts
-        .filter(|mount| path.starts_with(&mount.point))
-        .max_by_key(|mount| mount.point.as_os_str().len())
+/// The mount that a path lies on.
+fn mount_of(path: &Path, table: &[u8]) -> Option<Mount> {
+    // Names are any bytes: a character for each, and back in `parse`.
+    let line: String = mount_line(table, path)?.iter().copied().map(char::from).collect();
+    parse(&line)
 }
 
 fn mounted(path: &Path) -> Finding {
     let table = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
-    // Names are any bytes: a character for each, and back in `parse`.
-    let table: String = table.into_iter().map(char::from).collect();
     let Some(mount) = path.canonicalize().ok().and_then(|path| mount_of(&path, &table)) else {
         return Finding::warning("mount", "not found in the table of mounts", "is /proc mounted?");
     };
@@ -134,7 +132,7 @@ mod tests {
 
     #[test]
     fn a_path_lies_on_the_mount_with_the_longest_name() {
-        let kind = |path: &str| mount_of(Path::new(path), TABLE).unwrap().kind;
+        let kind = |path: &str| mount_of(Path::new(path), TABLE.as_bytes()).unwrap().kind;
         assert_eq!(kind("/home/x"), "ext4");
         assert_eq!(kind("/mnt/my share/db"), "fuse.sshfs");
         assert_eq!(kind("/mnt/other"), "tmpfs");

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::{Commit, Outcome};
 use crate::ids::{Version, WorkerId};
 use crate::rng::mix;
 
@@ -63,6 +64,14 @@ impl Track {
             state: State::default(),
             unknown: Vec::new(),
             forgotten: false,
+        }
+    }
+
+    /// A COMMIT of the worker returned.
+    pub fn take(&mut self, commit: &Commit) {
+        match commit.outcome {
+            Outcome::Ok => self.acknowledged(commit.state),
+            Outcome::Unknown => self.may_be(commit.state),
         }
     }
 

@@ -1,31 +1,16 @@
 //! Writes a history: every line with one write, so that a SIGKILL loses nothing that was done.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Write};
-use std::os::fd::AsRawFd as _;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::path::Path;
+use std::sync::atomic::AtomicI32;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::{Commit, Event, Header, Outcome, Sight, Totals, Track, WorkerMark};
+use super::marks::Marks;
+use super::rotated::{Rotated, Rotation};
+use super::{Commit, Event, Header, Outcome, Sight, Totals, WorkerMark};
 use crate::evidence::Evidence;
 use crate::output;
-
-/// How much of a history is kept.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Rotation {
-    /// A file that has grown beyond so many bytes is put aside and a new one begun.
-    pub bytes: u64,
-    /// So many files put aside are kept.
-    pub keep: u32,
-}
-
-impl Default for Rotation {
-    /// 64 MiB a file and seven put aside: half a gigabyte, some millions of commits.
-    fn default() -> Self {
-        Self { bytes: 64 << 20, keep: 7 }
-    }
-}
 
 /// Where the lines of one replica go; shared by its workers.
 #[derive(Debug)]
@@ -38,7 +23,7 @@ struct Inner {
     header: Header,
     file: Option<Rotated>,
     to_stdout: bool,
-    tracks: Vec<(WorkerMark, Track)>,
+    marks: Marks,
     line: Vec<u8>,
 }
 
@@ -54,7 +39,7 @@ impl Writer {
     ) -> io::Result<Self> {
         fs::create_dir_all(directory)?;
         let path = directory.join(format!("replica-{}.jsonl", header.replica));
-        let file = Rotated::begin(path, rotation, descriptor)?;
+        let file = Rotated::begin(path, rotation, Some(descriptor))?;
         Self::begin(header, Some(file), false)
     }
 
@@ -74,7 +59,7 @@ impl Writer {
 
     fn begin(header: Header, file: Option<Rotated>, to_stdout: bool) -> io::Result<Self> {
         let line = header_line(&header)?;
-        let mut inner = Inner { header, file, to_stdout, tracks: Vec::new(), line };
+        let mut inner = Inner { header, file, to_stdout, marks: Marks::default(), line };
         inner.put()?;
         Ok(Self { inner: Mutex::new(inner) })
     }
@@ -93,7 +78,7 @@ impl Writer {
     /// A worker starts.
     pub fn worker(&self, mark: WorkerMark) -> io::Result<()> {
         let mut inner = self.lock();
-        inner.tracks.push((mark, Track::new(mark.id)));
+        inner.marks.worker(mark);
         inner.line.clear();
         worker_line(&mut inner.line, &mark)?;
         inner.put()
@@ -102,13 +87,7 @@ impl Writer {
     /// A COMMIT returned.
     pub fn commit(&self, commit: &Commit) -> io::Result<()> {
         let mut inner = self.lock();
-        let track = inner.tracks.iter_mut().find(|(mark, _)| mark.worker == commit.worker);
-        if let Some((_, track)) = track {
-            match commit.outcome {
-                Outcome::Ok => track.acknowledged(commit.state),
-                Outcome::Unknown => track.may_be(commit.state),
-            }
-        }
+        inner.marks.commit(commit);
         inner.line.clear();
         commit_line(&mut inner.line, commit)?;
         inner.put()
@@ -148,72 +127,12 @@ impl Inner {
         if file.is_full() {
             file.turn()?;
             let mut lines = header_line(&self.header)?;
-            self.carry_over(&mut lines)?;
+            self.marks.carry_over(&mut lines)?;
             if let Some(file) = &mut self.file {
                 file.put(&lines)?;
             }
         }
         Ok(())
-    }
-
-    /// What a reader must know of the files before this one, which may be gone by then.
-    fn carry_over(&self, lines: &mut Vec<u8>) -> io::Result<()> {
-        for (mark, track) in &self.tracks {
-            let (state, acked, lost) = (track.state, track.acked, track.lost);
-            worker_line(lines, &WorkerMark { state, acked, lost, ..*mark })?;
-        }
-        Ok(())
-    }
-}
-
-/// A file that is put aside when it has grown too big.
-#[derive(Debug)]
-struct Rotated {
-    path: PathBuf,
-    file: File,
-    written: u64,
-    rotation: Rotation,
-    descriptor: &'static AtomicI32,
-}
-
-impl Rotated {
-    fn begin(
-        path: PathBuf,
-        rotation: Rotation,
-        descriptor: &'static AtomicI32,
-    ) -> io::Result<Self> {
-        let file = File::create(&path)?;
-        descriptor.store(file.as_raw_fd(), Ordering::Relaxed);
-        Ok(Self { path, file, written: 0, rotation, descriptor })
-    }
-
-    fn put(&mut self, line: &[u8]) -> io::Result<()> {
-        self.written += line.len() as u64;
-        self.file.write_all(line)
-    }
-
-    fn is_full(&self) -> bool {
-        self.written >= self.rotation.bytes
-    }
-
-    /// Puts the file aside as `NAME.1.jsonl`, the one before as `NAME.2.jsonl`, and so on.
-    fn turn(&mut self) -> io::Result<()> {
-        for number in (1..self.rotation.keep).rev() {
-            // A file that is not there yet has no name to give up.
-            let _ = fs::rename(self.aside(number), self.aside(number + 1));
-        }
-        if self.rotation.keep > 0 {
-            fs::rename(&self.path, self.aside(1))?;
-        }
-        let next = File::create(&self.path)?;
-        self.descriptor.store(next.as_raw_fd(), Ordering::Relaxed);
-        self.file = next;
-        self.written = 0;
-        Ok(())
-    }
-
-    fn aside(&self, number: u32) -> PathBuf {
-        self.path.with_extension(format!("{number}.jsonl"))
     }
 }
 
@@ -223,7 +142,7 @@ fn header_line(header: &Header) -> io::Result<Vec<u8>> {
     Ok(line)
 }
 
-fn worker_line(line: &mut Vec<u8>, mark: &WorkerMark) -> io::Result<()> {
+pub(super) fn worker_line(line: &mut Vec<u8>, mark: &WorkerMark) -> io::Result<()> {
     let WorkerMark { worker, id, at, state, acked, lost } = mark;
     let (n, c) = (state.n, state.chain);
     write!(line, r#"{{"k":"worker","w":{worker},"id":{id},"t":{at},"n":{n},"c":{c},"#)?;
@@ -274,6 +193,7 @@ impl Event {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::io::BufReader;
 
     use super::super::{Reader, State};

@@ -179,16 +179,11 @@ impl Claim {
     /// Adds a commit.
     pub fn take(&mut self, commit: &Commit) {
         self.seen = commit.version;
-        if commit.outcome == Outcome::Unknown {
-            self.seen.0 = commit.version.0.saturating_sub(1);
-        }
         match commit.outcome {
-            Outcome::Ok => {
-                self.track.acknowledged(commit.state);
-                (self.version, self.at_us) = (commit.version, commit.end);
-            }
-            Outcome::Unknown => self.track.may_be(commit.state),
+            Outcome::Ok => (self.version, self.at_us) = (commit.version, commit.end),
+            Outcome::Unknown => self.seen.0 = commit.version.0.saturating_sub(1),
         }
+        self.track.take(commit);
     }
 }
 

@@ -13,7 +13,7 @@ use super::graves::Graves;
 use super::heard::{Clock, Heard, Outcome};
 use super::member::{Doom, LastWord, Member};
 use super::power::PowerDone;
-use super::{Place, Trial, crash, evidence};
+use super::{Place, Trial, crash};
 use crate::bang::{Settings, Synchronous};
 use crate::compare::CompareError;
 use crate::compare::daemon::Daemon;
@@ -400,7 +400,7 @@ impl<'a> Crew<'a> {
             if at_work {
                 let message =
                     format!("it did not end within {} s, and was killed", GRACE.as_secs());
-                let hang = evidence(Kind::Hang, member.name.clone(), at, message);
+                let hang = Evidence::new(Kind::Hang, member.name.clone(), at, message);
                 self.find(index, hang);
             } else {
                 let note = format!("replica {} did not end and was killed", member.name);
