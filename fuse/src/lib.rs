@@ -8,7 +8,7 @@
 //! Of `SQLite` this crate knows the names of its files and its lock bytes, nothing more.
 //!
 //! ```no_run
-//! use walbanger_fuse::{DataChoice, Durability, LockMode, MountOptions, Plan, mount};
+//! use walbanger_fuse::{DataChoice, Durability, Idle, LockMode, MountOptions, Plan, mount};
 //!
 //! let mounted = mount(&MountOptions {
 //!     volume: "/srv/volume".into(),
@@ -17,6 +17,7 @@
 //!     locks: LockMode::Forward,
 //!     data: DataChoice::Best,
 //!     threads: 1,
+//!     idle: Idle::Poll,
 //!     keep_names: std::time::Duration::ZERO,
 //!     durability: Durability::Untracked,
 //!     record: None,
@@ -41,6 +42,7 @@ mod fault;
 mod findings;
 mod fs;
 mod guarantee;
+mod idle;
 mod kernel;
 mod ledger;
 mod limits;
@@ -67,6 +69,7 @@ pub use durable::{
 pub use fault::FaultCount;
 pub use findings::{DoubleGrant, monotonic_seconds};
 pub use guarantee::{Guarantee, Modes, UnknownGuarantee};
+pub use idle::Idle;
 pub use kernel::{
     ViewMount, clear_stale, is_our_mount, our_mounts, require_fuse, unescape, view_mount,
 };

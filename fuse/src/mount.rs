@@ -18,6 +18,7 @@ use crate::durable::{CrashError, CrashReport, Cut, Durability};
 use crate::engine::Engine;
 use crate::findings::monotonic_seconds;
 use crate::fs::{View, Volume};
+use crate::idle::Idle;
 use crate::kernel::{self, Unmounted};
 use crate::limits;
 use crate::places::{self, Places};
@@ -47,6 +48,8 @@ pub struct MountOptions {
     pub data: DataChoice,
     /// Session threads for each view; at least 1.
     pub threads: usize,
+    /// What threads and processors do that have nothing to do while calls come close together.
+    pub idle: Idle,
     /// How long the kernel may keep names and attributes without asking again. Zero shows every
     /// change behind the view at once; more is right only if nobody changes the volume but through
     /// its single view.
@@ -259,7 +262,7 @@ impl Mounted {
             path: CurrentPath::new(DataPath::Direct),
             fallback: OnceLock::new(),
         });
-        let vigil = Arc::new(Vigil::new());
+        let vigil = Arc::new(Vigil::new(options.idle));
         let quirks = Arc::new(Quirks::of(&options.plan, number, volume));
         let adapter = Adapter {
             shared: Arc::clone(&shared),

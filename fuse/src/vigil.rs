@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::idle::{self, Idle};
+
 /// The longest that a thread stays awake for a call that does not come. Longer than what SQLite
 /// does between two locks of a commit; shorter than what most disks take for an fsync.
 const LONGEST: Duration = Duration::from_micros(50);
@@ -33,6 +35,7 @@ static MOST_AWAKE: LazyLock<usize> =
 /// The watch of one view's session threads.
 #[derive(Debug)]
 pub(crate) struct Vigil {
+    idle: Idle,
     began: Instant,
     /// Tells whether a call waits. Absent until the view is mounted.
     device: OnceLock<OwnedFd>,
@@ -52,8 +55,9 @@ pub(crate) struct Vigil {
 pub(crate) struct Turn<'a>(&'a Vigil);
 
 impl Vigil {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(idle: Idle) -> Self {
         Self {
+            idle,
             began: Instant::now(),
             device: OnceLock::new(),
             answered: AtomicU64::new(0),
@@ -118,9 +122,10 @@ impl Drop for Turn<'_> {
     fn drop(&mut self) {
         let vigil = self.0;
         vigil.answered.store(vigil.now(), Ordering::Relaxed);
-        if !vigil.expects_a_call() {
+        if vigil.idle == Idle::Sleep || !vigil.expects_a_call() {
             return;
         }
+        idle::keep_awake();
         if AWAKE.fetch_add(1, Ordering::Relaxed) < *MOST_AWAKE {
             vigil.stay_awake();
         }
@@ -160,7 +165,7 @@ mod tests {
 
     #[test]
     fn without_a_device_a_turn_ends_at_once() {
-        let vigil = Vigil::new();
+        let vigil = Vigil::new(Idle::Poll);
         for _ in 0..100 {
             drop(vigil.turn());
         }

@@ -13,7 +13,7 @@ from xml.sax.saxutils import escape
 import measures
 import mounts
 
-NAME, VERSION = "walbanger-bench", 2
+NAME, VERSION = "walbanger-bench", 3
 # Ratios that scatter more than this are marked.
 NOISE = 1.5
 BEGIN, END = "<!-- scripts/bench --publish: begin -->", "<!-- scripts/bench --publish: end -->"
@@ -76,6 +76,7 @@ def document(args, ways, load_before, counted, samples, beside):
         "rounds": args.rounds,
         "seconds": args.seconds,
         "pause_milliseconds": args.pause,
+        "idle": args.idle,
         "ways": [{"name": way.name, "label": way.kind.label, "note": way.kind.note,
                   "peer": way.kind.peer is not None} for way in ways],
         "rows": [
@@ -177,7 +178,7 @@ def markdown(found):
     versions = [each for each in (found["fio"], f"SQLite {found['sqlite']}", found["peers"]) if each]
     out = [f"Linux {found['kernel']}, {found['processors']} processors, {', '.join(versions)}; the views' data: "
            f"{found['data'] or '-'}. Medians of {found['rounds']} interleaved rounds of {found['seconds']:g} s; "
-           f"load before and after: {found['load_before']:.1f}, {found['load_after']:.1f}.", "",
+           f"idle processors {found['idle']}; load before and after: {found['load_before']:.1f}, {found['load_after']:.1f}.", "",
            line(["to native; more is better", "native", *others]), "|---" * (len(names) + 1) + "|"]
     for row in found["rows"]:
         out.append(line([row["label"], native_figure(row), *(cell(row, name) for name in others)]))

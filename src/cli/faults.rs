@@ -2,7 +2,7 @@
 
 use clap::Args;
 use walbanger_fuse::{
-    Action, DataChoice, DataPath, Delay, LockMode, Plan, Probability, Rule, Target, Window,
+    Action, DataChoice, DataPath, Delay, Idle, LockMode, Plan, Probability, Rule, Target, Window,
 };
 
 use super::quirks::QuirkArgs;
@@ -66,6 +66,11 @@ pub(super) struct ViewArgs {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     #[arg(value_name = "N")]
     pub threads: u16,
+
+    /// What idle processors do while calls come close together: poll, so that answers are quick
+    /// (root's views ask the whole machine for it), or sleep
+    #[arg(long, default_value = "poll", value_parser = idle, value_name = "HOW")]
+    pub idle: Idle,
 }
 
 impl FaultArgs {
@@ -104,7 +109,16 @@ impl ViewArgs {
             DataChoice::Only(DataPath::WriteBack) => "write-back",
         };
         let threads = self.threads;
-        vec![format!("--locks={locks}"), format!("--data={data}"), format!("--threads={threads}")]
+        let idle = match self.idle {
+            Idle::Poll => "poll",
+            Idle::Sleep => "sleep",
+        };
+        vec![
+            format!("--locks={locks}"),
+            format!("--data={data}"),
+            format!("--threads={threads}"),
+            format!("--idle={idle}"),
+        ]
     }
 }
 
@@ -123,6 +137,14 @@ fn data(text: &str) -> Result<DataChoice, String> {
         "direct" => Ok(DataChoice::Only(DataPath::Direct)),
         "write-back" => Ok(DataChoice::Only(DataPath::WriteBack)),
         _ => Err("not one of auto, passthrough, direct, write-back".to_owned()),
+    }
+}
+
+fn idle(text: &str) -> Result<Idle, String> {
+    match text {
+        "poll" => Ok(Idle::Poll),
+        "sleep" => Ok(Idle::Sleep),
+        _ => Err("not one of poll, sleep".to_owned()),
     }
 }
 

@@ -142,6 +142,7 @@ pub(super) fn execute(args: &MountArgs) -> anyhow::Result<Exit> {
         locks: args.how.locks,
         data: args.how.data,
         threads: args.how.threads.into(),
+        idle: args.how.idle,
         keep_names: args.keep_names,
         durability: args.durability,
         record: args.record.clone(),

@@ -99,6 +99,7 @@ fn trial_mount() -> Result<(DataPath, Option<String>), String> {
             locks: LockMode::Forward,
             data: DataChoice::Best,
             threads: 1,
+            idle: walbanger_fuse::Idle::Poll,
             keep_names: Duration::ZERO,
             durability: walbanger_fuse::Durability::Untracked,
             record: None,

@@ -1,6 +1,7 @@
 //! `walbanger mount` as its users run it.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use nix::sys::signal::{Signal, kill};
@@ -301,4 +302,37 @@ fn a_signal_that_comes_twice_at_once_is_one() {
     let ended = mount.finish();
     assert!(ended.lines.iter().any(|line| line.starts_with("Unmounted after ")), "{ended:?}");
     rig.assert_nothing_left();
+}
+
+#[test]
+fn idle_processors_are_asked_to_stay_awake_while_calls_come_and_no_longer() {
+    let Some(rig) = Rig::new() else { return };
+    let device = Path::new("/dev/cpu_dma_latency");
+    if fs::OpenOptions::new().write(true).open(device).is_err() {
+        eprintln!("SKIPPED: this kernel takes no requests for quick wake-ups");
+        return;
+    }
+    for (flag, asked) in [("--idle=poll", true), ("--idle=sleep", false)] {
+        let mut mount = rig.mount(1, &[flag]);
+        let held = format!("/proc/{}/fd", mount.pid());
+        let asks = || {
+            let open = fs::read_dir(&held).unwrap().flatten();
+            open.filter_map(|entry| fs::read_link(entry.path()).ok()).any(|file| file == device)
+        };
+        let file = fs::File::create(rig.path("view1/file")).unwrap();
+        let call = || file.metadata().unwrap();
+        if asked {
+            until("a request", || {
+                (0..100).for_each(|_| drop(call()));
+                asks()
+            });
+        } else {
+            (0..10_000).for_each(|_| drop(call()));
+            assert!(!asks());
+        }
+        until("its end", || !asks());
+        drop(file);
+        mount.signal(Signal::SIGTERM);
+        mount.finish();
+    }
 }

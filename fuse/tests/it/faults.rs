@@ -169,6 +169,7 @@ fn lock_faults_need_forwarded_locks() {
         locks: LockMode::Local,
         data: walbanger_fuse::DataChoice::Best,
         threads: 1,
+        idle: walbanger_fuse::Idle::Poll,
         keep_names: Duration::ZERO,
         durability: walbanger_fuse::Durability::Untracked,
         record: None,

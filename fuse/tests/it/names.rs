@@ -228,6 +228,7 @@ fn kept_names_cost_no_calls_and_are_for_a_single_view() {
         locks: LockMode::Forward,
         data: DataChoice::Best,
         threads: 1,
+        idle: walbanger_fuse::Idle::Poll,
         keep_names: keep,
         durability: walbanger_fuse::Durability::Untracked,
         record: None,

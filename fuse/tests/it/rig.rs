@@ -65,6 +65,7 @@ pub(crate) fn rig(count: usize, change: impl FnOnce(&mut MountOptions)) -> Optio
         locks: LockMode::Forward,
         data: DataChoice::Best,
         threads: 1,
+        idle: walbanger_fuse::Idle::Poll,
         keep_names: Duration::ZERO,
         durability: Durability::Untracked,
         record: None,
