@@ -13,7 +13,7 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 use walbanger_fuse::{Quirk, Rule, Views};
 
-use crate::bang::JournalMode;
+use crate::bang::{JournalMode, Mix};
 
 pub use layout::Layout;
 pub(crate) use read::text;
@@ -58,6 +58,10 @@ pub struct Prediction {
     /// How long a trial must be for it, if longer than usual, in seconds when serialized.
     #[serde(serialize_with = "seconds")]
     pub duration: Option<Duration>,
+    /// How many trials are enough for it, if fewer than usual are.
+    pub trials: Option<u32>,
+    /// The mix that shows it soon, if the usual one does not.
+    pub mix: Option<Mix>,
     /// How it is known, and from whom.
     #[serde(flatten)]
     pub grounds: Grounds,

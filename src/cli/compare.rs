@@ -96,7 +96,7 @@ struct TrialArgs {
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100), value_name = "N")]
     views: Option<u32>,
 
-    /// Trials of each arm [default: until the answer is clear, at most 10]
+    /// Trials of each arm [default: until the answer is clear, at most 10, or as the profile says]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000), value_name = "N")]
     trials: Option<u32>,
 
@@ -265,6 +265,10 @@ fn config(args: &CompareArgs) -> anyhow::Result<Config> {
     let duration = trials.duration.or(foretold.and_then(|foretold| foretold.duration));
     let duration = duration.unwrap_or(DURATION);
     workload.duration = Some(duration);
+    let enough = trials.trials.or(foretold.and_then(|foretold| foretold.trials));
+    if let (None, Some(mix)) = (&args.workload.mix, foretold.and_then(|told| told.mix.as_ref())) {
+        workload.mix = mix.clone();
+    }
     workload.check().map_err(|error| anyhow::anyhow!(error))?;
     agree(args, &workload)?;
     Ok(Config {
@@ -273,7 +277,7 @@ fn config(args: &CompareArgs) -> anyhow::Result<Config> {
         views: trials.views,
         layout,
         profile,
-        trials: trials.trials.map_or(Trials::UntilClear(MOST_TRIALS), Trials::Exactly),
+        trials: enough.map_or(Trials::UntilClear(MOST_TRIALS), Trials::Exactly),
         duration,
         stop_rule: if trials.stop_on_evidence { StopRule::OnEvidence } else { StopRule::OnTime },
         workload,

@@ -264,7 +264,7 @@ fn show(profile: &Profile) -> String {
 
 /// A prediction in words: the outcome, its codes, how long it takes, and who says so.
 fn foretell(prediction: &Prediction) -> String {
-    let Prediction { outcome, codes, duration, grounds } = prediction;
+    let Prediction { outcome, codes, duration, trials, mix, grounds } = prediction;
     let mut text = outcome.to_string();
     let codes: Vec<_> = codes.iter().map(|&code| format!("{code} {}", codes::name(code))).collect();
     if !codes.is_empty() {
@@ -272,6 +272,12 @@ fn foretell(prediction: &Prediction) -> String {
     }
     if let Some(duration) = duration {
         let _ = write!(text, ", in trials of {}", humantime::format_duration(*duration));
+    }
+    if let Some(trials) = trials {
+        let _ = write!(text, ", in {trials} trials");
+    }
+    if let Some(mix) = mix {
+        let _ = write!(text, ", with --mix {mix}");
     }
     let _ = write!(text, "\n           {grounds}");
     if !grounds.note.is_empty() {

@@ -67,9 +67,9 @@ pub(super) struct WorkloadArgs {
     pub seed: Option<Seed>,
 
     /// What the workers do: default, classic, everything or writers, a TOML file, or weights such
-    /// as read=9,insert=1
-    #[arg(long, default_value_t, value_name = "MIX")]
-    pub mix: Mix,
+    /// as read=9,insert=1 [default: default, or as the profile says]
+    #[arg(long, value_name = "MIX")]
+    pub mix: Option<Mix>,
 
     /// wal, delete, truncate or persist
     #[arg(long, default_value_t, value_name = "MODE")]
@@ -170,7 +170,7 @@ impl WorkloadArgs {
         };
         Ok(Settings {
             workers: self.workers,
-            mix: self.mix.clone(),
+            mix: self.mix.clone().unwrap_or_default(),
             journal_mode: self.journal_mode,
             synchronous: self.synchronous,
             busy_timeout: self.busy_timeout,

@@ -146,7 +146,14 @@ mod tests {
 
     fn look(outcome: Outcome, trials: &[Trial]) -> (Option<bool>, String) {
         let grounds = Grounds { basis: Some(Basis::Guessed), ..Grounds::default() };
-        let prediction = Prediction { outcome, codes: vec![11], duration: None, grounds };
+        let prediction = Prediction {
+            outcome,
+            codes: vec![11],
+            duration: None,
+            trials: None,
+            mix: None,
+            grounds,
+        };
         let plan = Plan::default();
         let told = foretold(&prediction, &plan, &verdict::judge(&plan, trials), trials);
         (told.met, told.seen)

@@ -9,6 +9,7 @@ use walbanger_fuse::{AXES, Quirk, Rule};
 
 use super::table::{File, Table};
 use super::{Basis, Expect, Grounds, Layout, Outcome, Prediction, Profile, ProfileError};
+use crate::bang::Mix;
 
 /// The format that is read.
 const SCHEMA: &str = "1";
@@ -18,7 +19,8 @@ const LONGEST: u64 = 1 << 20;
 const KEYS: &[&str] =
     &["schema", "name", "title", "about", "layout", "missing", "expect", "quirk", "fault"];
 const MODES: &[&str] = &["wal", "rollback"];
-const PREDICTION: &[&str] = &["outcome", "codes", "duration", "basis", "source", "note"];
+const PREDICTION: &[&str] =
+    &["outcome", "codes", "duration", "trials", "mix", "basis", "source", "note"];
 const GROUNDS: &[&str] = &["basis", "source", "note"];
 
 /// What a file is read as.
@@ -139,10 +141,22 @@ fn prediction(file: File<'_>, table: &Table<'_>) -> Result<Prediction, ProfileEr
         time.ok_or_else(|| file.wrong(&said.at, why()))
     });
     let duration: Option<Duration> = duration.transpose()?;
+    let trials = table.scalar("trials")?.map(|said| {
+        let number = said.text.parse().ok().filter(|number| *number > 0);
+        let why = || format!("'{}' is no number of trials from 1", said.text);
+        number.ok_or_else(|| file.wrong(&said.at, why()))
+    });
+    let trials: Option<u32> = trials.transpose()?;
+    let mix = table
+        .text("mix")?
+        .map(|said| said.text.parse().map_err(|why| file.wrong(&said.at, format!("mix: {why}"))));
+    let mix: Option<Mix> = mix.transpose()?;
     Ok(Prediction {
         outcome: table.choice("outcome", Outcome::ALL)?.ok_or_else(|| table.lacks("outcome"))?,
         codes: table.integers("codes")?,
         duration,
+        trials,
+        mix,
         grounds: grounds(table, Kind::Profile)?,
     })
 }
@@ -164,6 +178,8 @@ missing = ["this", "that"]
 outcome = "breaks"
 codes = [11, 26]
 duration = "30s"
+trials = 2
+mix = "everything"
 basis = "measured"
 source = "somebody"
 
@@ -196,6 +212,8 @@ note = "a note"
         let wal = profile.prediction(JournalMode::Wal).unwrap();
         assert_eq!((wal.outcome, &wal.codes[..]), (Outcome::Breaks, &[11, 26][..]));
         assert_eq!(wal.duration, Some(Duration::from_secs(30)));
+        assert_eq!(wal.trials, Some(2));
+        assert_eq!(wal.mix.as_ref().map(ToString::to_string).as_deref(), Some("everything"));
         assert_eq!(profile.prediction(JournalMode::Persist).unwrap().outcome, Outcome::Safe);
     }
 
@@ -247,6 +265,8 @@ note = "a note"
         ("[expect.wal]\noutcome = \"dies\"", "2:11", "breaks, safe, refuses"),
         ("[expect.wal]\noutcome = \"safe\"\ncodes = [\"11\"]", "3:10", "a whole number"),
         ("[expect.wal]\nduration = \"30\"", "2:12", "write it like 30s"),
+        ("[expect.wal]\ntrials = 0", "2:10", "'0' is no number of trials"),
+        ("[expect.wal]\nmix = \"every\"", "2:7", "mix: "),
         ("[[quirk]]\nread = \"EIO\"\nbasis = \"heard\"", "3:9", "measured, documented, guessed"),
     ];
 

@@ -28,8 +28,13 @@ pub(crate) fn must_have(program: &str) -> bool {
 fn lacking(reason: &str) -> bool {
     let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     assert!(!set("CI") && !set("WALBANGER_REQUIRE_FUSE"), "FUSE is required here: {reason}");
-    writeln!(std::io::stderr().lock(), "SKIPPED: {reason}").unwrap();
+    skipped(reason);
     false
+}
+
+/// Says why a test does not run.
+pub(crate) fn skipped(reason: &str) {
+    writeln!(std::io::stderr().lock(), "SKIPPED: {reason}").unwrap();
 }
 
 /// How the names of rigs begin; the id of the test's process follows.
