@@ -10,6 +10,7 @@ mod failure;
 mod guard;
 mod mix;
 mod payload;
+mod prepared;
 mod recheck;
 mod rendezvous;
 mod replica;

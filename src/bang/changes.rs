@@ -1,9 +1,7 @@
 //! Changes of a rarer kind: savepoints within savepoints, tables that come and go, huge rows.
 
-use rusqlite::Connection;
-
 use super::entries::{check_row, corrupt};
-use super::transaction::{execute, prepare};
+use super::prepared::Prepared;
 use super::worker::{At, Fault, Worker};
 
 /// Huge rows have keys from here on.
@@ -17,20 +15,20 @@ const COLUMNS: i64 = 8;
 
 impl Worker {
     /// One row of hundreds of pages, or that row goes.
-    pub(super) fn blob(&mut self, connection: &Connection) -> Result<(), Fault> {
+    pub(super) fn blob(&mut self, connection: &Prepared<'_>) -> Result<(), Fault> {
         let key = HUGE + self.number(HUGE_KEYS);
         if self.rng.one_in(4) {
             let sql = "DELETE FROM entry WHERE key = ?1";
-            return execute(connection, sql, [key]).at("deleting a huge row").map(|_| ());
+            return connection.change(sql, [key]).at("deleting a huge row").map(|_| ());
         }
         let length = 50_000 + self.small(150_000);
         self.put(connection, key, length)
     }
 
     /// Rows under two savepoints; of the inner one nothing may remain.
-    pub(super) fn savepoint(&mut self, connection: &Connection) -> Result<(), Fault> {
+    pub(super) fn savepoint(&mut self, connection: &Prepared<'_>) -> Result<(), Fault> {
         const STEP: &str = "a savepoint";
-        let run = |sql| execute(connection, sql, ()).at(STEP).map(|_| ());
+        let run = |sql| connection.run(sql).at(STEP);
         run("SAVEPOINT outer")?;
         let key = self.key();
         let length = self.length();
@@ -55,11 +53,12 @@ impl Worker {
     }
 
     /// Makes, changes or removes a table or its index, which has a few rows of its own.
-    pub(super) fn schema(&mut self, connection: &Connection) -> Result<(), Fault> {
+    pub(super) fn schema(&mut self, connection: &Prepared<'_>) -> Result<(), Fault> {
         const STEP: &str = "changing the schema";
         let name = format!("scratch{}", self.number(SCRATCH));
         let sql = "SELECT count(*) FROM pragma_table_info(?1)";
-        let columns: i64 = prepare(connection, sql)
+        let columns: i64 = connection
+            .statement(sql)
             .and_then(|mut statement| statement.query_row([&name], |row| row.get(0)))
             .at(STEP)?;
         let draw = self.rng.below(4);

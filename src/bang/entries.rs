@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use super::failure::Finding;
 use super::mix::Change;
 use super::payload::{self, Row};
-use super::transaction::{execute, prepare};
+use super::prepared::Prepared;
 use super::worker::{At, Fault, Pulsing, Worker};
 use crate::evidence::Kind;
 
@@ -26,7 +26,11 @@ const COLUMNS: &str = "SELECT key, bucket, writer, checksum, payload FROM entry"
 
 impl Worker {
     /// Makes one change to the rows.
-    pub(super) fn change(&mut self, connection: &Connection, change: Change) -> Result<(), Fault> {
+    pub(super) fn change(
+        &mut self,
+        connection: &Prepared<'_>,
+        change: Change,
+    ) -> Result<(), Fault> {
         match change {
             Change::Insert => {
                 let (key, length) = (self.key(), self.length());
@@ -36,7 +40,7 @@ impl Worker {
             Change::Delete => {
                 let key = self.key();
                 let sql = "DELETE FROM entry WHERE key = ?1";
-                execute(connection, sql, [key]).at("deleting a row").map(|_| ())
+                connection.change(sql, [key]).at("deleting a row").map(|_| ())
             }
             Change::Batch => (0..40).try_for_each(|_| {
                 let (key, length) = (self.key(), 1000 + self.small(2000));
@@ -57,7 +61,7 @@ impl Worker {
 
     pub(super) fn put(
         &mut self,
-        connection: &Connection,
+        connection: &Prepared<'_>,
         key: i64,
         length: usize,
     ) -> Result<(), Fault> {
@@ -68,7 +72,7 @@ impl Worker {
         self.store(connection, sql, key, length)
     }
 
-    fn update(&mut self, connection: &Connection) -> Result<(), Fault> {
+    fn update(&mut self, connection: &Prepared<'_>) -> Result<(), Fault> {
         let sql = "UPDATE entry SET bucket = ?2, writer = ?3, checksum = ?4, payload = ?5 \
                    WHERE key = ?1";
         let (key, length) = (self.key(), self.length());
@@ -77,8 +81,8 @@ impl Worker {
 
     fn store(
         &mut self,
-        connection: &Connection,
-        sql: &str,
+        connection: &Prepared<'_>,
+        sql: &'static str,
         key: i64,
         length: usize,
     ) -> Result<(), Fault> {
@@ -86,28 +90,28 @@ impl Worker {
         let bucket = self.number(BUCKETS);
         let row = Row { key, bucket, writer: self.id.0, payload: &self.buffer };
         let values = (key, bucket, row.writer, row.checksum(), row.payload);
-        execute(connection, sql, values).at("writing a row").map(|_| ())
+        connection.change(sql, values).at("writing a row").map(|_| ())
     }
 
-    fn shrink(&mut self, connection: &Connection) -> Result<(), Fault> {
+    fn shrink(&mut self, connection: &Prepared<'_>) -> Result<(), Fault> {
         let sql = "DELETE FROM entry WHERE key >= ?1 AND key % 2 = ?2";
         let parity = self.number(2);
-        execute(connection, sql, [BIG, parity]).at("deleting big rows")?;
+        connection.change(sql, [BIG, parity]).at("deleting big rows")?;
         let mut vacuum =
-            prepare(connection, "PRAGMA incremental_vacuum(200)").at("incremental vacuum")?;
+            connection.statement("PRAGMA incremental_vacuum(200)").at("incremental vacuum")?;
         let mut rows = vacuum.query(()).at("incremental vacuum")?;
         while rows.next().at("incremental vacuum")?.is_some() {}
         Ok(())
     }
 
     /// Checks a few rows and, from both sides, that the index agrees with them.
-    pub(super) fn read_some(&mut self, connection: &Connection) -> Result<(), Fault> {
+    pub(super) fn read_some(&mut self, connection: &Prepared<'_>) -> Result<(), Fault> {
         for _ in 0..SAMPLE {
             let key = self.key();
             if let Some(bucket) = check_row(connection, key)? {
                 let sql = "SELECT count(*) FROM entry INDEXED BY entry_bucket \
                            WHERE bucket = ?1 AND key = ?2";
-                let mut statement = prepare(connection, sql).at("reading the index")?;
+                let mut statement = connection.statement(sql).at("reading the index")?;
                 let entries: i64 =
                     statement.query_row([bucket, key], |row| row.get(0)).at("reading the index")?;
                 if entries != 1 {
@@ -118,11 +122,11 @@ impl Worker {
         self.check_bucket(connection)
     }
 
-    fn check_bucket(&mut self, connection: &Connection) -> Result<(), Fault> {
+    fn check_bucket(&mut self, connection: &Prepared<'_>) -> Result<(), Fault> {
         const STEP: &str = "reading the index";
         let bucket = self.number(BUCKETS);
         let sql = "SELECT key FROM entry INDEXED BY entry_bucket WHERE bucket = ?1 LIMIT 4";
-        let mut statement = prepare(connection, sql).at(STEP)?;
+        let mut statement = connection.statement(sql).at(STEP)?;
         let mut rows = statement.query([bucket]).at(STEP)?;
         while let Some(row) = rows.next().at(STEP)? {
             let key: i64 = row.get(0).at(STEP)?;
@@ -139,7 +143,7 @@ impl Worker {
     }
 
     /// Checks a few rows now and then, and holds on to the snapshot in between.
-    pub(super) fn read_long(&mut self, connection: &Connection) -> Result<(), Fault> {
+    pub(super) fn read_long(&mut self, connection: &Prepared<'_>) -> Result<(), Fault> {
         for _ in 0..=self.small(8) {
             self.read_some(connection)?;
             let pause = Duration::from_millis(2 + self.rng.below(20));
@@ -149,7 +153,7 @@ impl Worker {
     }
 
     /// Checks everything there is.
-    pub(super) fn read_all(&mut self, connection: &Connection) -> Result<(), Fault> {
+    pub(super) fn read_all(&mut self, connection: &Prepared<'_>) -> Result<(), Fault> {
         check_integrity(connection)?;
         self.pulse(Pulsing::Enter);
         check_rows(connection)
@@ -176,7 +180,7 @@ impl Worker {
 /// Runs `integrity_check`.
 pub(crate) fn check_integrity(connection: &Connection) -> Result<(), Fault> {
     const STEP: &str = "integrity_check";
-    let mut statement = prepare(connection, "PRAGMA integrity_check(3)").at(STEP)?;
+    let mut statement = connection.prepare_cached("PRAGMA integrity_check(3)").at(STEP)?;
     let mut rows = statement.query(()).at(STEP)?;
     let mut lines = Vec::new();
     while let Some(row) = rows.next().at(STEP)? {
@@ -191,7 +195,7 @@ pub(crate) fn check_integrity(connection: &Connection) -> Result<(), Fault> {
 /// Checks the checksum of every row.
 pub(crate) fn check_rows(connection: &Connection) -> Result<(), Fault> {
     const STEP: &str = "reading all rows";
-    let mut statement = prepare(connection, COLUMNS).at(STEP)?;
+    let mut statement = connection.prepare_cached(COLUMNS).at(STEP)?;
     let mut rows = statement.query(()).at(STEP)?;
     while let Some(row) = rows.next().at(STEP)? {
         check(row)?;
@@ -200,10 +204,10 @@ pub(crate) fn check_rows(connection: &Connection) -> Result<(), Fault> {
 }
 
 /// Checks one row; gives its bucket if it is there.
-pub(super) fn check_row(connection: &Connection, key: i64) -> Result<Option<i64>, Fault> {
+pub(super) fn check_row(connection: &Prepared<'_>, key: i64) -> Result<Option<i64>, Fault> {
     const STEP: &str = "reading a row";
     let sql = "SELECT key, bucket, writer, checksum, payload FROM entry WHERE key = ?1";
-    let mut statement = prepare(connection, sql).at(STEP)?;
+    let mut statement = connection.statement(sql).at(STEP)?;
     let mut rows = statement.query([key]).at(STEP)?;
     rows.next().at(STEP)?.map(check).transpose()
 }

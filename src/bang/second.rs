@@ -6,12 +6,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rusqlite::{Connection, OptionalExtension as _};
+use rusqlite::OptionalExtension as _;
 
 use super::connection::{self, May};
 use super::failure::Finding;
 use super::mix::Change;
-use super::transaction::{Ending, execute, prepare};
+use super::prepared::Prepared;
+use super::transaction::Ending;
 use super::worker::{At, Fault, Worker};
 use crate::evidence::Kind;
 use crate::place;
@@ -71,12 +72,12 @@ pub(super) fn path(database: &Path) -> PathBuf {
 
 impl Worker {
     /// One transaction across both databases.
-    pub(super) fn across(&mut self, connection: &Connection) -> Result<(), Fault> {
+    pub(super) fn across(&mut self, connection: &Prepared<'_>) -> Result<(), Fault> {
         self.make_second()?;
         let settings = &self.shared.settings;
         let path = path(&settings.path);
         let path = path.to_string_lossy();
-        execute(connection, "ATTACH ?1 AS second", [path.as_ref()]).at("ATTACH")?;
+        connection.change("ATTACH ?1 AS second", [path.as_ref()]).at("ATTACH")?;
         let sql = format!("PRAGMA second.synchronous = {}", settings.synchronous);
         let done = connection.execute_batch(&sql).at("ATTACH").and_then(|()| {
             self.second.tried = 0;
@@ -92,17 +93,18 @@ impl Worker {
             // What failed says more than a rollback could.
             let _ = connection.execute_batch("ROLLBACK");
         }
-        // Statements on the second database are cached, and would hold on to it.
-        connection.flush_prepared_statement_cache();
+        // Statements on the second database would hold on to it.
+        connection.forget();
         let detached = connection.execute_batch("DETACH second").at("DETACH");
         done.and(detached)
     }
 
     /// Counts up the own row of the attached database.
-    pub(super) fn count_second(&mut self, connection: &Connection) -> Result<(), Fault> {
+    pub(super) fn count_second(&mut self, connection: &Prepared<'_>) -> Result<(), Fault> {
         const STEP: &str = "the attached database";
         let sql = "SELECT n FROM second.tally WHERE id = ?1";
-        let found = prepare(connection, sql)
+        let found = connection
+            .statement(sql)
             .and_then(|mut statement| statement.query_row([self.id.0], |row| row.get(0)).optional())
             .at(STEP)?;
         let found = found.unwrap_or(0);
@@ -113,7 +115,7 @@ impl Worker {
                    VALUES (?1, ?2, 0, ?3, ?4) ON CONFLICT (id) DO UPDATE SET n = excluded.n";
         let next = self.second.next(found);
         let row = (self.id.0, next, self.shared.settings.replica.as_str(), self.number.0);
-        execute(connection, sql, row).at(STEP).map(|_| ())
+        connection.change(sql, row).at(STEP).map(|_| ())
     }
 
     /// Makes the second database if this replica has not seen it yet.

@@ -1,9 +1,10 @@
 //! The transactions: how each begins, what each checks of the whole database, how each ends.
 
-use rusqlite::{CachedStatement, Connection, Params, ffi};
+use rusqlite::ffi;
 
 use super::failure::{self, Finding};
 use super::mix::{Change, Checkpoint, Operation};
+use super::prepared::Prepared;
 use super::worker::{At, Fault, Pulsing, Worker};
 use crate::evidence::Kind;
 use crate::history::{Commit, Outcome, State};
@@ -35,7 +36,7 @@ impl Worker {
     /// Does one thing.
     pub(super) fn perform(
         &mut self,
-        connection: &Connection,
+        connection: &Prepared<'_>,
         operation: Operation,
     ) -> Result<(), Fault> {
         match operation {
@@ -49,7 +50,7 @@ impl Worker {
                 self.write(connection, change, Ending::Rollback)
             }
             Operation::Checkpoint(checkpoint) => self.checkpoint(connection, checkpoint),
-            Operation::Vacuum => run(connection, "VACUUM", ()).at("VACUUM"),
+            Operation::Vacuum => connection.run("VACUUM").at("VACUUM"),
             Operation::Backup => self.backup(connection),
             Operation::Serialize => self.serialize(),
             Operation::Reopen => Ok(()),
@@ -69,13 +70,13 @@ impl Worker {
 
     fn read(
         &mut self,
-        connection: &Connection,
-        what: fn(&mut Self, &Connection) -> Result<(), Fault>,
+        connection: &Prepared<'_>,
+        what: fn(&mut Self, &Prepared<'_>) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
         self.begin();
         let begin = self.shared.now_us();
         let floor = self.shared.newest();
-        run(connection, "BEGIN", ()).at("BEGIN")?;
+        connection.run("BEGIN").at("BEGIN")?;
         let before = self.look(connection, floor)?;
         self.sighted(begin, before.snapshot.version);
         what(self, connection)?;
@@ -89,12 +90,12 @@ impl Worker {
                 ),
             ));
         }
-        run(connection, "COMMIT", ()).at("COMMIT of a read transaction")
+        connection.run("COMMIT").at("COMMIT of a read transaction")
     }
 
     pub(super) fn write(
         &mut self,
-        connection: &Connection,
+        connection: &Prepared<'_>,
         change: Change,
         ending: Ending,
     ) -> Result<(), Fault> {
@@ -102,9 +103,9 @@ impl Worker {
         let begin = self.shared.now_us();
         let floor = self.shared.newest();
         if self.rng.one_in(DEFERRED) {
-            run(connection, "BEGIN", ()).at("BEGIN")?;
+            connection.run("BEGIN").at("BEGIN")?;
         } else {
-            run(connection, "BEGIN IMMEDIATE", ()).at("BEGIN IMMEDIATE")?;
+            connection.run("BEGIN IMMEDIATE").at("BEGIN IMMEDIATE")?;
         }
         self.pulse(Pulsing::Enter);
         let found = self.look(connection, floor)?.snapshot;
@@ -114,12 +115,12 @@ impl Worker {
         self.change(connection, change)?;
         self.pulse(Pulsing::Enter);
         if ending == Ending::Rollback {
-            run(connection, "ROLLBACK", ()).at("ROLLBACK")?;
+            connection.run("ROLLBACK").at("ROLLBACK")?;
             self.tally.failed(state);
             return Ok(());
         }
         sys::name_step("COMMIT");
-        let outcome = run(connection, "COMMIT", ());
+        let outcome = connection.run("COMMIT");
         let end = self.shared.now_us();
         let (worker, read) = (self.number.0, self.sight.take());
         self.committed(
@@ -130,9 +131,14 @@ impl Worker {
     }
 
     /// Writes the version and the own row of the tally.
-    fn count(&self, connection: &Connection, version: Version, state: State) -> Result<(), Fault> {
+    fn count(
+        &self,
+        connection: &Prepared<'_>,
+        version: Version,
+        state: State,
+    ) -> Result<(), Fault> {
         let sql = "UPDATE state SET version = ?1 WHERE id = 1";
-        let changed = execute(connection, sql, [signed(version.0)]).at("writing the version")?;
+        let changed = connection.change(sql, [signed(version.0)]).at("writing the version")?;
         if changed != 1 {
             let message = "the row of the version is gone";
             return Err(Fault::Found(Finding::new(Kind::Corruption, message)));
@@ -141,13 +147,13 @@ impl Worker {
                    ON CONFLICT (id) DO UPDATE SET n = excluded.n, chain = excluded.chain";
         let replica = self.shared.settings.replica.as_str();
         let row = (self.id.0, signed(state.n), signed(state.chain), replica, self.number.0);
-        execute(connection, sql, row).at("writing the tally").map(|_| ())
+        connection.change(sql, row).at("writing the tally").map(|_| ())
     }
 
     /// Takes note of what COMMIT returned.
     fn committed(
         &mut self,
-        connection: &Connection,
+        connection: &Prepared<'_>,
         commit: Commit,
         outcome: rusqlite::Result<()>,
     ) -> Result<(), Fault> {
@@ -161,7 +167,7 @@ impl Worker {
         let busy = failure::code_of(&error)
             .is_some_and(|(code, _)| matches!(code & 0xff, ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED));
         // Busy and still in the transaction: nothing was committed, and the rollback says so.
-        if busy && !connection.is_autocommit() && run(connection, "ROLLBACK", ()).is_ok() {
+        if busy && !connection.is_autocommit() && connection.run("ROLLBACK").is_ok() {
             self.tally.failed(commit.state);
         } else {
             self.tally.may_be(commit.state);
@@ -170,9 +176,13 @@ impl Worker {
         Err(Fault::Sqlite(error, "COMMIT"))
     }
 
-    fn checkpoint(&mut self, connection: &Connection, checkpoint: Checkpoint) -> Result<(), Fault> {
+    fn checkpoint(
+        &mut self,
+        connection: &Prepared<'_>,
+        checkpoint: Checkpoint,
+    ) -> Result<(), Fault> {
         use std::sync::atomic::Ordering;
-        let mut statement = connection.prepare_cached(checkpoint.sql()).at("a checkpoint")?;
+        let mut statement = connection.statement(checkpoint.sql()).at("a checkpoint")?;
         let busy: i64 = statement.query_row((), |row| row.get(0)).at("a checkpoint")?;
         if busy != 0 {
             self.shared.counters.busy.fetch_add(1, Ordering::Relaxed);
@@ -181,7 +191,7 @@ impl Worker {
     }
 
     /// Reads what says most about the whole database, and compares it with all that is known.
-    fn look(&mut self, connection: &Connection, floor: Version) -> Result<Seen, Fault> {
+    fn look(&mut self, connection: &Prepared<'_>, floor: Version) -> Result<Seen, Fault> {
         let all = self.rows <= FEW || self.rng.one_in(self.rows / FEW);
         let seen = self.query(connection, all)?;
         let Snapshot { version, row } = seen.snapshot;
@@ -218,7 +228,7 @@ impl Worker {
     }
 
     /// Reads the version and the own row, and `all` rows of the tally for their sum.
-    fn query(&self, connection: &Connection, all: bool) -> Result<Seen, Fault> {
+    fn query(&self, connection: &Prepared<'_>, all: bool) -> Result<Seen, Fault> {
         const STEP: &str = "reading the version and the tally";
         let sql = if all {
             "SELECT (SELECT version FROM state WHERE id = 1), (SELECT n FROM tally WHERE id = ?1), \
@@ -227,7 +237,7 @@ impl Worker {
             "SELECT (SELECT version FROM state WHERE id = 1), (SELECT n FROM tally WHERE id = ?1), \
              (SELECT chain FROM tally WHERE id = ?1), NULL, NULL"
         };
-        let mut statement = prepare(connection, sql).at(STEP)?;
+        let mut statement = connection.statement(sql).at(STEP)?;
         let numbers: [Option<i64>; 5] = statement
             .query_row([self.id.0], |row| {
                 Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?])
@@ -262,27 +272,6 @@ struct Seen {
 struct Sum {
     sum: u64,
     rows: u64,
-}
-
-/// The statement, compiled once for each connection.
-pub(super) fn prepare<'c>(
-    connection: &'c Connection,
-    sql: &str,
-) -> rusqlite::Result<CachedStatement<'c>> {
-    connection.prepare_cached(sql)
-}
-
-/// Runs a statement that returns nothing; says how many rows it changed.
-pub(super) fn execute(
-    connection: &Connection,
-    sql: &str,
-    values: impl Params,
-) -> rusqlite::Result<usize> {
-    prepare(connection, sql)?.execute(values)
-}
-
-fn run(connection: &Connection, sql: &str, values: impl Params) -> rusqlite::Result<()> {
-    execute(connection, sql, values).map(|_| ())
 }
 
 /// Counts are far below 2^63, chains below 2^53.

@@ -10,6 +10,7 @@ use rusqlite::Connection;
 use super::connection::{self, May, OpenError};
 use super::failure::{self, Failure, Finding};
 use super::mix::Operation;
+use super::prepared::Prepared;
 use super::second::Second;
 use super::shared::Shared;
 use super::tally::Tally;
@@ -89,6 +90,15 @@ enum After {
     Close,
 }
 
+/// Why a connection is closed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Left {
+    /// All workers of the replica close theirs.
+    Called,
+    /// The worker is done with it, or with all work.
+    Done,
+}
+
 impl Worker {
     /// A worker with a tally row of its own.
     pub(super) fn new(
@@ -127,21 +137,33 @@ impl Worker {
         self.announce();
         let late = self.rng.below(50);
         self.nap(Duration::from_millis(late));
-        let mut connection = None;
         while !self.shared.stopping() {
             if self.is_called() {
-                self.close(&mut connection);
                 self.shared.rendezvous.attend();
             }
-            if let Some(open) = self.opened(&mut connection) {
-                let operation = self.next_operation();
-                self.current = None;
-                if self.step(open, operation) == After::Close {
-                    self.close(&mut connection);
+            if let Some(connection) = self.open() {
+                let left = self.work(&Prepared::new(&connection));
+                self.close(connection);
+                if left == Left::Called {
+                    self.shared.rendezvous.attend();
                 }
             }
         }
-        self.close(&mut connection);
+    }
+
+    /// Works with one connection until it is to be closed.
+    fn work(&mut self, connection: &Prepared<'_>) -> Left {
+        while !self.shared.stopping() {
+            if self.is_called() {
+                return Left::Called;
+            }
+            let operation = self.next_operation();
+            self.current = None;
+            if self.step(connection, operation) == After::Close {
+                break;
+            }
+        }
+        Left::Done
     }
 
     fn announce(&self) {
@@ -183,14 +205,6 @@ impl Worker {
         self.habit == Habit::Reopens && called != known
     }
 
-    /// The connection, opened if it was not.
-    fn opened<'a>(&mut self, connection: &'a mut Option<Connection>) -> Option<&'a Connection> {
-        if connection.is_none() {
-            *connection = self.open();
-        }
-        connection.as_ref()
-    }
-
     fn open(&mut self) -> Option<Connection> {
         let shared = Arc::clone(&self.shared);
         let established = shared.established.load(Ordering::Relaxed);
@@ -223,14 +237,14 @@ impl Worker {
         }
     }
 
-    fn close(&self, connection: &mut Option<Connection>) {
+    fn close(&self, connection: Connection) {
         sys::name_step("closing the database");
         self.pulse(Pulsing::Enter);
-        *connection = None;
+        drop(connection);
         self.pulse(Pulsing::Leave);
     }
 
-    fn step(&mut self, connection: &Connection, operation: Operation) -> After {
+    fn step(&mut self, connection: &Prepared<'_>, operation: Operation) -> After {
         sys::log::clear();
         sys::name_step(operation.name());
         self.pulse(Pulsing::Enter);
@@ -248,7 +262,7 @@ impl Worker {
     }
 
     /// Ends the transaction that failed, and says what failed.
-    fn recover(&mut self, connection: &Connection, fault: Fault) -> After {
+    fn recover(&mut self, connection: &Prepared<'_>, fault: Fault) -> After {
         let failure = match fault {
             Fault::Sqlite(error, step) => failure::sort(&error, Some(connection), step),
             Fault::Found(finding) => Failure::Evidence(finding),
