@@ -72,8 +72,9 @@ impl Request {
         if self.wanted.load(Ordering::Relaxed) != now {
             self.wanted.store(now, Ordering::Relaxed);
         }
-        if self.state.load(Ordering::Relaxed) == NONE
-            && self.state.swap(HELD, Ordering::Relaxed) == NONE
+        let state = &self.state;
+        if state.load(Ordering::Relaxed) == NONE
+            && state.compare_exchange(NONE, HELD, Ordering::Relaxed, Ordering::Relaxed).is_ok()
         {
             let request = Arc::clone(self);
             let started = thread::Builder::new().name("idle".to_owned()).spawn(move || {

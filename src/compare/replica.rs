@@ -94,6 +94,11 @@ impl Replica {
         drop(self.stdin.take());
     }
 
+    /// The number of its process.
+    pub(super) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Whether somebody stopped its process, as SIGSTOP does.
     pub(super) fn is_stopped(&self) -> bool {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()));

@@ -113,6 +113,20 @@ pub(super) struct Place<'a> {
     pub run: &'a str,
 }
 
+impl Place<'_> {
+    /// Keeps locks, mounts and the open files of these processes, if results are kept and no earlier
+    /// moment was.
+    fn keep_moment(&self, pids: &[u32]) -> Result<(), CompareError> {
+        if self.config.out.is_none() {
+            return Ok(());
+        }
+        let kept = self.results.join(forensics::DIRECTORY);
+        let views = self.views.iter().map(PathBuf::as_path);
+        let paths: Vec<_> = [self.volume.as_path()].into_iter().chain(views).collect();
+        forensics::moment(&kept, &paths, pids).map_err(CompareError::io(&kept))
+    }
+}
+
 /// Runs one trial.
 pub(super) fn run(place: &Place<'_>, stop: &Receiver<Stop>) -> Result<Trial, CompareError> {
     let seed = Seed(mix(place.config.seed.0, u64::from(place.trial)) >> 32);
@@ -136,14 +150,10 @@ pub(super) fn run(place: &Place<'_>, stop: &Receiver<Stop>) -> Result<Trial, Com
     };
     let mut crew = Crew::new(place, &settings, daemon);
     crew.run(stop)?;
-    let kept = place.results.join(forensics::DIRECTORY);
-    if place.config.out.is_some() {
-        // While the views are there.
-        let views = place.views.iter().map(PathBuf::as_path);
-        let paths: Vec<_> = [place.volume.as_path()].into_iter().chain(views).collect();
-        forensics::moment(&kept, &paths, &[]).map_err(CompareError::io(&kept))?;
-    }
+    // While the views are there; the judge may be the first to find something.
+    place.keep_moment(&[])?;
     let mount = crew.daemon.take().map(Daemon::finish).transpose()?;
+    let kept = place.results.join(forensics::DIRECTORY);
     if place.config.out.is_some() {
         // Before the judge: it makes a new index, and may roll a journal back.
         forensics::keep_database(&kept, &settings.path).map_err(CompareError::io(&kept))?;

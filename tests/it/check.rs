@@ -185,6 +185,11 @@ fn a_comparison_is_judged_as_it_was_live_and_reported() {
     }
     let mounts = fs::read_to_string(out.join("trial-001-faulted/forensics/mounts.txt")).unwrap();
     assert!(mounts.contains("fuse"), "the views: {mounts}");
+    let kept = |name: &str| {
+        fs::read_to_string(out.join("trial-001-faulted/forensics").join(name)).unwrap()
+    };
+    // Of the moment when the replicas had it open, and the daemon kept their locks.
+    assert!(kept("descriptors.txt").contains("/walbanger.db-wal"), "{}", kept("descriptors.txt"));
     assert!(!out.join("trial-001-clean/forensics").exists());
 
     let archive = rig.path("out.tar");

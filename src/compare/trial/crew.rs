@@ -17,7 +17,7 @@ use super::{Place, Trial, crash};
 use crate::bang::{Settings, Synchronous};
 use crate::compare::CompareError;
 use crate::compare::daemon::Daemon;
-use crate::compare::launcher::Blow;
+use crate::compare::launcher::{Blow, Launcher};
 use crate::compare::replica::{Ending, News, Replica};
 use crate::evidence::{Evidence, Kind};
 use crate::history::{Event, Header};
@@ -52,6 +52,8 @@ pub(super) struct Crew<'a> {
     /// process itself was stopped is nobody's hang.
     age: Duration,
     looked: Instant,
+    /// Whether the moment of the first evidence was kept.
+    witnessed: bool,
     /// At which age the replicas were asked to end.
     asked_to_stop: Option<Duration>,
     /// Whether those that did not end were killed.
@@ -80,6 +82,7 @@ impl<'a> Crew<'a> {
             news: unbounded(),
             age: Duration::ZERO,
             looked: now,
+            witnessed: false,
             asked_to_stop: None,
             killed: false,
         }
@@ -281,17 +284,36 @@ impl<'a> Crew<'a> {
             _ => {}
         }
         let proof = self.heard.event(&member.name, merged, member.start_us, event);
-        if proof.is_some_and(|evidence| self.place.config.is_enough(&evidence)) {
-            self.ask_to_stop();
+        if let Some(evidence) = proof {
+            self.act_on(&evidence);
         }
     }
 
     /// Takes evidence about a replica, at this moment.
     fn find(&mut self, index: usize, evidence: Evidence) {
-        if self.place.config.is_enough(&evidence) {
+        self.act_on(&evidence);
+        self.heard.find(Clock::Replica(self.members[index].start_us), evidence);
+    }
+
+    /// There is evidence: what is gone a moment later is kept, and the trial ends if it may.
+    fn act_on(&mut self, evidence: &Evidence) {
+        if !self.witnessed {
+            self.witnessed = true;
+            if let Err(error) = self.place.keep_moment(&self.processes()) {
+                self.heard.notes.push(format!("the moment of the first evidence: {error}"));
+            }
+        }
+        if self.place.config.is_enough(evidence) {
             self.ask_to_stop();
         }
-        self.heard.find(Clock::Replica(self.members[index].start_us), evidence);
+    }
+
+    /// The replicas and the daemon, as far as this machine runs them itself.
+    fn processes(&self) -> Vec<u32> {
+        let local = self.place.config.launcher == Launcher::Local;
+        let running = self.members.iter().filter_map(|member| member.process.as_ref());
+        let replicas = running.filter(|_| local).map(Replica::id);
+        replicas.chain(self.daemon.as_ref().map(Daemon::id)).collect()
     }
 
     fn ended(&mut self, index: usize) -> Result<(), CompareError> {
