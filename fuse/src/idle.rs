@@ -13,6 +13,8 @@ use std::sync::{Arc, LazyLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
+
 /// What idle processors do while calls come close together.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Idle {
@@ -20,7 +22,7 @@ pub enum Idle {
     /// machine's processors can be asked by root only; others get the rest of it.
     #[default]
     Poll,
-    /// They sleep: less power, and less work for a hypervisor.
+    /// They sleep, and so does that thread: less power, and less work for a hypervisor.
     Sleep,
 }
 
@@ -39,10 +41,21 @@ pub(crate) fn keep_awake() {
 }
 
 /// The longest wake-up that is asked for. A guest's processors sleep by leaving the guest, unless
-/// they may not sleep at all; on bare metal the lightest sleep is light enough, and saves power.
+/// they may not sleep at all; on bare metal the lightest sleep is light enough, and saves power. A
+/// guest whose kernel has no driver for idle processors leaves it whatever is asked for.
 fn microseconds() -> i32 {
-    let driver = fs::read("/sys/devices/system/cpu/cpuidle/current_driver").unwrap_or_default();
-    if driver.starts_with(b"haltpoll") { 0 } else { 2 }
+    let processors = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    if processors.split_whitespace().any(|flag| flag == "hypervisor") { 0 } else { 2 }
+}
+
+/// Whether there is no use in asking again: no such device, or not for this user.
+fn is_final(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{NotFound, PermissionDenied, ReadOnlyFilesystem};
+    matches!(error.kind(), NotFound | PermissionDenied | ReadOnlyFilesystem)
+        || [Errno::NXIO, Errno::NODEV]
+            .map(Errno::raw_os_error)
+            .map(Some)
+            .contains(&error.raw_os_error())
 }
 
 const NONE: u8 = 0;
@@ -82,19 +95,23 @@ impl Request {
                 if let Err(error) = &held {
                     tracing::debug!(%error, device = %request.device.display(), "processors sleep");
                 }
-                let next = if held.is_ok() { NONE } else { REFUSED };
+                let next = if held.is_err_and(|error| is_final(&error)) { REFUSED } else { NONE };
                 request.state.store(next, Ordering::Relaxed);
             });
             if started.is_err() {
-                self.state.store(REFUSED, Ordering::Relaxed);
+                self.state.store(NONE, Ordering::Relaxed);
             }
         }
     }
 
     /// Asks, and holds the request until it is not wanted any more.
     fn hold(&self) -> std::io::Result<()> {
-        let mut device = OpenOptions::new().write(true).open(&self.device)?;
-        device.write_all(&self.microseconds.to_ne_bytes())?;
+        let opened = OpenOptions::new().write(true).open(&self.device);
+        let asked = opened.and_then(|mut device| {
+            device.write_all(&self.microseconds.to_ne_bytes()).map(|()| device)
+        });
+        // Whoever could not ask does not try again with the next call.
+        let _device = asked.inspect_err(|_| thread::sleep(KEEP))?;
         loop {
             thread::sleep(KEEP / 4);
             let idle = self.now().saturating_sub(self.wanted.load(Ordering::Relaxed));
@@ -129,7 +146,6 @@ mod tests {
             fs::write(device.path(), "").unwrap();
             request.want();
             until(|| fs::read(device.path()).unwrap() == 7_i32.to_ne_bytes());
-            assert_eq!(request.state.load(Ordering::Relaxed), HELD);
             until(|| request.state.load(Ordering::Relaxed) == NONE);
         }
     }

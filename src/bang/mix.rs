@@ -157,6 +157,18 @@ impl Mix {
         builtin::FILES.iter().map(|(name, _)| *name)
     }
 
+    /// A mix by its name, or by its weights such as `read=9,insert=1`.
+    ///
+    /// # Errors
+    /// In words, when it is neither.
+    pub fn inline(text: &str) -> Result<Self, String> {
+        match builtin::named(text) {
+            Some(mix) => Ok(mix),
+            None if text.contains('=') => read::weights(text),
+            None => Err(read::no_mix(text)),
+        }
+    }
+
     /// The next thing to do. What the settings cannot have is a read instead.
     pub fn choose(&self, rng: &mut Stream, settings: &Settings) -> Operation {
         let total = self.steps.last().map_or(0, |(sum, _)| *sum);
@@ -209,13 +221,10 @@ impl FromStr for Mix {
 
     /// A name, weights such as `read=9,insert=1`, or the path of a TOML file.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if let Some(mix) = builtin::named(text) {
-            return Ok(mix);
-        }
         if text.contains('/') || text.to_ascii_lowercase().ends_with(".toml") {
             return read::file(text.as_ref());
         }
-        if text.contains('=') { read::weights(text) } else { Err(read::no_mix(text)) }
+        Self::inline(text)
     }
 }
 

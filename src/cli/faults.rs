@@ -67,8 +67,9 @@ pub(super) struct ViewArgs {
     #[arg(value_name = "N")]
     pub threads: u16,
 
-    /// What idle processors do while calls come close together: poll, so that answers are quick
-    /// (root's views ask the whole machine for it), or sleep
+    /// What idle processors, and the thread that has answered a call, do while calls come close
+    /// together: poll, so that answers are quick (root's views ask the whole machine for it), or
+    /// sleep
     #[arg(long, default_value = "poll", value_parser = idle, value_name = "HOW")]
     pub idle: Idle,
 }

@@ -67,7 +67,7 @@ pub(super) struct WorkloadArgs {
     pub seed: Option<Seed>,
 
     /// What the workers do: default, classic, everything or writers, a TOML file, or weights such
-    /// as read=9,insert=1 [default: default, or as the profile says]
+    /// as read=9,insert=1 [default: default, or as a profile of compare says]
     #[arg(long, value_name = "MIX")]
     pub mix: Option<Mix>,
 

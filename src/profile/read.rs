@@ -142,14 +142,15 @@ fn prediction(file: File<'_>, table: &Table<'_>) -> Result<Prediction, ProfileEr
     });
     let duration: Option<Duration> = duration.transpose()?;
     let trials = table.scalar("trials")?.map(|said| {
-        let number = said.text.parse().ok().filter(|number| *number > 0);
-        let why = || format!("'{}' is no number of trials from 1", said.text);
+        let number = said.text.parse().ok().filter(|number| (1..=10_000).contains(number));
+        let why = || format!("'{}' is no number of trials from 1 to 10000", said.text);
         number.ok_or_else(|| file.wrong(&said.at, why()))
     });
     let trials: Option<u32> = trials.transpose()?;
-    let mix = table
-        .text("mix")?
-        .map(|said| said.text.parse().map_err(|why| file.wrong(&said.at, format!("mix: {why}"))));
+    // Its file would have to be found from wherever this one is read.
+    let mix = table.text("mix")?.map(|said| {
+        Mix::inline(said.text).map_err(|why| file.wrong(&said.at, format!("mix: {why}")))
+    });
     let mix: Option<Mix> = mix.transpose()?;
     Ok(Prediction {
         outcome: table.choice("outcome", Outcome::ALL)?.ok_or_else(|| table.lacks("outcome"))?,

@@ -160,6 +160,20 @@ fn three_replicas_on_views_complain_only_of_dropped_locks() {
 }
 
 #[test]
+fn replicas_that_are_killed_come_back_and_nobody_complains() {
+    let Some(ground) = Ground::for_views() else { return };
+    let service = ground.service();
+    let mut up = service.script("swarm");
+    let output = run(up.arg("--views").env("KILL_EVERY", "1s"));
+    assert!(output.status.success(), "{output:?}");
+    until("four other lives", || service.opened() >= 7);
+    let logs = service.logs();
+    assert!(logs.iter().all(|line| line.starts_with("Opening ")), "{logs:#?}");
+    service.down();
+    service.assert_nothing_is_left();
+}
+
+#[test]
 fn a_swarm_whose_mount_was_killed_is_cleared_away() {
     let Some(ground) = Ground::for_views() else { return };
     let service = ground.service();

@@ -311,7 +311,8 @@ impl<'a> Crew<'a> {
     /// The replicas and the daemon, as far as this machine runs them itself.
     fn processes(&self) -> Vec<u32> {
         let local = self.place.config.launcher == Launcher::Local;
-        let running = self.members.iter().filter_map(|member| member.process.as_ref());
+        let running = self.members.iter().filter(|member| member.is_running());
+        let running = running.filter_map(|member| member.process.as_ref());
         let replicas = running.filter(|_| local).map(Replica::id);
         replicas.chain(self.daemon.as_ref().map(Daemon::id)).collect()
     }
@@ -415,10 +416,9 @@ impl<'a> Crew<'a> {
         }
         self.killed = true;
         member.doom = Some(Doom::Overdue);
-        if let Some(process) = &mut member.process {
+        if let Some(process) = &member.process {
             let can_run = member.still.is_none() && !process.is_stopped();
             let at_work = member.merged.is_some() && member.last_word.is_none() && can_run;
-            process.kill();
             if at_work {
                 let message =
                     format!("it did not end within {} s, and was killed", GRACE.as_secs());
@@ -428,6 +428,10 @@ impl<'a> Crew<'a> {
                 let note = format!("replica {} did not end and was killed", member.name);
                 self.heard.notes.push(note);
             }
+        }
+        // After what it has open was looked at.
+        if let Some(process) = &mut self.members[index].process {
+            process.kill();
         }
         self.place.config.launcher.kill(&self.members[index].container);
     }
