@@ -48,6 +48,10 @@ pub struct Expect {
     pub rollback: Prediction,
 }
 
+/// Trials without evidence that are enough where none is foretold: with the usual length they are
+/// over within a minute.
+const SAFE: u32 = 5;
+
 /// What is expected of one journal mode.
 #[derive(Clone, Debug, Serialize)]
 pub struct Prediction {
@@ -65,6 +69,15 @@ pub struct Prediction {
     /// How it is known, and from whom.
     #[serde(flatten)]
     pub grounds: Grounds,
+}
+
+impl Prediction {
+    /// How many trials are enough for it, if not as many as it takes until the answer is clear.
+    /// Where nothing is foretold that could be seen, the answer never gets clearer.
+    #[must_use]
+    pub fn enough(&self) -> Option<u32> {
+        self.trials.or((self.outcome == Outcome::Safe).then_some(SAFE))
+    }
 }
 
 #[expect(clippy::ref_option, reason = "serde passes the field as it is")]

@@ -21,6 +21,7 @@ use crate::compare::{
 use crate::exit::Exit;
 use crate::ids::{ReplicaName, Seed};
 use crate::output;
+use crate::profile::Prediction;
 use crate::stop;
 use crate::sys;
 use words::{headline, progress, table, told};
@@ -265,7 +266,7 @@ fn config(args: &CompareArgs) -> anyhow::Result<Config> {
     let duration = trials.duration.or(foretold.and_then(|foretold| foretold.duration));
     let duration = duration.unwrap_or(DURATION);
     workload.duration = Some(duration);
-    let enough = trials.trials.or(foretold.and_then(|foretold| foretold.trials));
+    let enough = trials.trials.or(foretold.and_then(Prediction::enough));
     if let (None, Some(mix)) = (&args.workload.mix, foretold.and_then(|told| told.mix.as_ref())) {
         workload.mix = mix.clone();
     }

@@ -213,8 +213,9 @@ note = "a note"
         let wal = profile.prediction(JournalMode::Wal).unwrap();
         assert_eq!((wal.outcome, &wal.codes[..]), (Outcome::Breaks, &[11, 26][..]));
         assert_eq!(wal.duration, Some(Duration::from_secs(30)));
-        assert_eq!(wal.trials, Some(2));
+        assert_eq!(wal.enough(), Some(2));
         assert_eq!(wal.mix.as_ref().map(ToString::to_string).as_deref(), Some("everything"));
+        assert_eq!(profile.prediction(JournalMode::Delete).unwrap().enough(), Some(5));
         assert_eq!(profile.prediction(JournalMode::Persist).unwrap().outcome, Outcome::Safe);
     }
 
