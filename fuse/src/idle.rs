@@ -50,16 +50,17 @@ fn microseconds() -> i32 {
 
 /// Whether there is no use in asking again: no such device, or not for this user.
 fn is_final(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{NotFound, PermissionDenied, ReadOnlyFilesystem};
-    matches!(error.kind(), NotFound | PermissionDenied | ReadOnlyFilesystem)
-        || [Errno::NXIO, Errno::NODEV]
-            .map(Errno::raw_os_error)
-            .map(Some)
-            .contains(&error.raw_os_error())
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::NOENT | Errno::NXIO | Errno::NODEV | Errno::PERM | Errno::ACCESS | Errno::ROFS)
+    )
 }
 
+/// Nothing is asked for.
 const NONE: u8 = 0;
+/// A thread asks, or holds the request.
 const HELD: u8 = 1;
+/// There is no use in asking.
 const REFUSED: u8 = 2;
 
 #[derive(Debug)]
