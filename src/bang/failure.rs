@@ -46,7 +46,7 @@ pub(crate) fn sort(error: &Error, connection: Option<&Connection>, step: &str) -
         // Values of a wrong type, rows that are missing: what SQLite returned cannot be.
         return Failure::Evidence(Finding::new(Kind::Corruption, format!("{step}: {error}")));
     };
-    let errno = connection.map_or(0, sys::system_errno);
+    let errno = sys::log::errno(code).unwrap_or_else(|| connection.map_or(0, sys::system_errno));
     let out_of_space = matches!(errno, libc::ENOSPC | libc::EDQUOT);
     match code & 0xff {
         // An interrupt is our own way to end a call.

@@ -35,6 +35,21 @@ pub fn about(code: c_int) -> Vec<String> {
     })
 }
 
+/// The errno of the last system call that this thread's SQLite complained of with this result code.
+///
+/// SQLite's own `sqlite3_system_errno` has lost it where the database could not even be opened.
+#[must_use]
+pub fn errno(code: c_int) -> Option<c_int> {
+    about(code).iter().rev().find_map(|message| errno_in(message))
+}
+
+/// What is in parentheses in `os_unix.c:LINE: (ERRNO) CALL(PATH) - `, SQLite's form of a system call that failed.
+fn errno_in(message: &str) -> Option<c_int> {
+    let (line, rest) = message.strip_prefix("os_unix.c:")?.split_once(": (")?;
+    line.parse::<u32>().ok()?;
+    rest.split_once(')')?.0.parse().ok()
+}
+
 fn take(code: c_int, message: &str) {
     // Which statement failed is known; that a schema changed, or a WAL was recovered, is no news.
     let news =
@@ -58,6 +73,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_errno_of_a_system_call_is_read_and_nothing_else() {
+        for other in ["", "os_unix.c:", "os_unix.c:7: (x) open", "os_unix.c:x: (5) open", "(5)"] {
+            assert_eq!(errno_in(other), None, "{other}");
+        }
+    }
+
+    #[test]
     fn the_last_messages_about_a_code_are_told() {
         clear();
         for (code, message) in [
@@ -66,12 +88,16 @@ mod tests {
             (283, "recovered 5 frames"),
             (11, "statement aborts at 3: [SELECT 1]"),
             (267, "third"),
-            (10, "os_unix.c: (5) pread"),
+            (10, "os_unix.c:39022: (5) pread(a (7).db) - "),
         ] {
             take(code, message);
         }
         assert_eq!(about(11), ["second", "third"]);
-        assert_eq!(about(522), ["os_unix.c: (5) pread"]);
+        assert_eq!(about(522), ["os_unix.c:39022: (5) pread(a (7).db) - "]);
+        assert_eq!((errno(522), errno(11), errno(14)), (Some(5), None, None));
+        take(14, "os_unix.c:47364: (24) open(/tmp/a.db) - ");
+        take(14, "cannot open file at line 47364 of [555e07ef33]");
+        assert_eq!(errno(14), Some(24));
         take(11, &"x".repeat(1000));
         assert!(about(11).iter().all(|message| message.len() <= LONGEST));
         clear();
