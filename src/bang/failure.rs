@@ -64,6 +64,8 @@ pub(crate) fn sort(error: &Error, connection: Option<&Connection>, step: &str) -
         }
         primary => {
             let cause = match primary {
+                // A read that found too little has failed at no call: the errno is an older one's.
+                ffi::SQLITE_IOERR if code == ffi::SQLITE_IOERR_SHORT_READ => String::new(),
                 ffi::SQLITE_IOERR | ffi::SQLITE_CANTOPEN if errno != 0 => {
                     format!(" [{}]", nix::errno::Errno::from_raw(errno))
                 }

@@ -1,6 +1,7 @@
 //! Tests of the program as its users run it: real processes, real files.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should say so and fail")]
 
+mod boundaries;
 mod check;
 mod cli;
 mod compare;
