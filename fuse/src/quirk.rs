@@ -309,8 +309,9 @@ impl Quirk {
         )
     }
 
-    /// Why it cannot be beside this other one.
-    pub(crate) fn contradicts(&self, other: &Quirk) -> Option<&'static str> {
+    /// Why it cannot be beside this other one, if it cannot.
+    #[must_use]
+    pub fn contradicts(&self, other: &Quirk) -> Option<&'static str> {
         let files = self.files.and(other.files);
         if files.is_empty() || !self.views.meet(&other.views) {
             return None;

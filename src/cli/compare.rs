@@ -283,6 +283,7 @@ fn config(args: &CompareArgs) -> anyhow::Result<Config> {
         stop_rule: if trials.stop_on_evidence { StopRule::OnEvidence } else { StopRule::OnTime },
         workload,
         plan,
+        locks: args.how.locks,
         mount_flags: mount_flags(args),
         bare: match (trials.bare, trials.faulted_only) {
             (true, _) => Bare::Include,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Serialize;
-use walbanger_fuse::Plan;
+use walbanger_fuse::{LockMode, Plan};
 
 use super::prediction::is_refusal;
 use super::verdict::needs_power_cut;
@@ -91,6 +91,8 @@ pub struct Config {
     pub workload: Settings,
     /// What the faulted arm breaks.
     pub plan: Plan,
+    /// Who keeps record locks; the flags of `mount` say the same.
+    pub locks: LockMode,
     /// The other flags of `mount`.
     pub mount_flags: Vec<String>,
     /// Whether there is an arm without FUSE.
@@ -121,6 +123,8 @@ impl Config {
             let why = format!("the plan names view {highest}, and there are {views} in all");
             return Err(CompareError::Place(why));
         }
+        let possible = self.plan.check(views as usize, self.locks);
+        possible.map_err(|why| CompareError::Place(why.to_string()))?;
         Ok(views)
     }
 

@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use walbanger_fuse::{AXES, Quirk, Rule};
+use walbanger_fuse::{AXES, PlanError, Quirk, Rule};
 
 use super::table::{File, Table};
 use super::{Basis, Expect, Grounds, Layout, Outcome, Prediction, Profile, ProfileError};
@@ -95,8 +95,10 @@ fn parts(
     for table in top.tables("quirk", "a quirk", &[&axes, GROUNDS].concat())? {
         let axis = table.only(&axes)?;
         let value = table.scalar(axis)?.ok_or_else(|| table.lacks(axis))?;
-        let quirk = Quirk::parse(axis, value.text);
-        profile.quirks.push(quirk.map_err(|error| file.wrong(&value.at, error.to_string()))?);
+        let wrong = |why: String| file.wrong(&value.at, why);
+        let quirk = Quirk::parse(axis, value.text).map_err(|error| wrong(error.to_string()))?;
+        profile.quirks.push(quirk);
+        alone(&profile.quirks).map_err(|error| wrong(error.to_string()))?;
         profile.grounds.push(grounds(&table, kind)?);
     }
     for table in top.tables("fault", "a fault", &[Rule::NAMES, GROUNDS].concat())? {
@@ -108,6 +110,16 @@ fn parts(
         profile.grounds.push(grounds(&table, kind)?);
     }
     Ok(())
+}
+
+/// Whether the last of these quirks can be beside the others.
+fn alone(quirks: &[Quirk]) -> Result<(), PlanError> {
+    let Some((last, others)) = quirks.split_last() else { return Ok(()) };
+    let against = |other: &Quirk| {
+        let why = last.contradicts(other)?;
+        Some(PlanError::Contradiction(other.to_string(), last.to_string(), why))
+    };
+    others.iter().find_map(against).map_or(Ok(()), Err)
 }
 
 fn grounds(table: &Table<'_>, kind: Kind) -> Result<Grounds, ProfileError> {
@@ -257,6 +269,11 @@ note = "a note"
         ("x = 1\n[[quirk]]", "1:1", "no key 'x'"),
         ("[[quirk]]\nnote = \"\"", "1:1", "a quirk names nothing"),
         ("[[quirk]]\nread = \"EIO\"\nfsync = \"EIO\"", "1:1", "a table of its own"),
+        (
+            "[[quirk]]\nlock-scope = \"view\"\n[[quirk]]\nlock-scope = \"none\"",
+            "4:14",
+            "--lock-scope=view and --lock-scope=none are for the same files",
+        ),
         ("quirk = 3", "1:9", "quirk must be a list"),
         ("quirk = [\"é\", 3]", "1:10", "quirk must be a table"),
         ("missing = [\"é\", 3]", "1:17", "missing must be a list of texts"),

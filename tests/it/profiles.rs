@@ -98,6 +98,10 @@ fn nonsense_in_a_plan_is_refused_and_nothing_is_mounted() {
         ("[[quirk]]\nlock-scope = \"guest\"", "plan.toml:2:14: --lock-scope=guest"),
         ("[[fault]]\ndrop-lock = 1.5", "plan.toml:2:13: drop-lock: '1.5'"),
         ("[[quirk]]\nread = \"EIO,view=9\"", "names view 9"),
+        (
+            "[[quirk]]\nbasis = \"guessed\"\nunlink = \"EPERM\"\n[[quirk]]\nunlink = \"stale\"",
+            "plan.toml:5:10: --unlink=EPERM and --unlink=stale are for the same files",
+        ),
         ("\n  this is no plan", "plan.toml:2:"),
     ] {
         fs::write(&plan, text).unwrap();
@@ -113,6 +117,19 @@ fn nonsense_in_a_plan_is_refused_and_nothing_is_mounted() {
         }
     }
     assert_eq!(names(&rig.path("volume")), Vec::<String>::new());
+    rig.assert_nothing_left();
+}
+
+#[test]
+fn what_cannot_be_together_is_refused_before_the_first_trial() {
+    let Some(rig) = Rig::new() else { return };
+    for (flags, why) in [
+        (["--lock-scope=view", "--lock-scope=none"], "and a view has one of them"),
+        (["--drop-lock", "--locks=local"], "use forwarded locks"),
+        (["--shared-memory=private,file=db", "--read=EIO"], "or comes in calls"),
+    ] {
+        assert_refused(&rig.compare(&flags).output().unwrap(), why);
+    }
     rig.assert_nothing_left();
 }
 
