@@ -14,7 +14,8 @@ fn probe(rig: &Rig, views: [&str; 2]) -> Output {
     walbanger().args(["probe", "--json"]).args(views.map(|view| rig.path(view))).output().unwrap()
 }
 
-fn document(output: &Output) -> Value {
+/// The document that a command printed.
+pub(crate) fn document(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
 }
 
@@ -27,7 +28,7 @@ fn answers(document: &Value) -> Vec<(String, Value)> {
 }
 
 /// The names of what does not hold, each once.
-fn broken(document: &Value) -> Vec<String> {
+pub(crate) fn broken(document: &Value) -> Vec<String> {
     let mut names: Vec<_> = answers(document)
         .into_iter()
         .filter_map(|(name, holds)| (holds == json!(false)).then_some(name))
