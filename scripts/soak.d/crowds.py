@@ -6,7 +6,7 @@ import subprocess
 import time
 
 from comparison import compare
-from place import ROOT, said
+from place import ROOT, Unable, brief
 
 TRIAL = 30
 IMAGE = f"walbanger-soak-{os.getpid()}"
@@ -29,7 +29,10 @@ OTHERS = {
 
 def check(place, args):
     place.say(f"crowds in turn, {TRIAL} s each, for {args.minutes:g} min: {'; '.join(CROWDS)} (--seed={args.seed})")
-    said([ROOT / "scripts" / "image"], "cannot build the image", env=os.environ | {"IMAGE": IMAGE})
+    build = place.start([ROOT / "scripts" / "image"], env=os.environ | {"IMAGE": IMAGE}, stderr=subprocess.STDOUT)
+    status, output = build.result(3600)
+    if status != 0:
+        raise Unable(f"cannot build the image: {brief(output)}")
     try:
         return bang(place, args)
     finally:
