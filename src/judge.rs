@@ -36,6 +36,9 @@ pub struct Request {
     pub at: f64,
     /// Every worker of every replica.
     pub workers: Vec<Claim>,
+    /// Whether the database is a copy that the judge may change: then it makes a checkpoint, too.
+    #[serde(default)]
+    pub is_copy: bool,
 }
 
 /// What one worker was acknowledged.
@@ -110,7 +113,7 @@ pub fn judge(database: &Path, request: &Request) -> Verdict {
         found: Vec::new(),
         version: None,
     };
-    judge.database(database, &request.workers);
+    judge.database(database, request);
     let acked = judge.acked;
     Verdict {
         schema: Schema::first(SCHEMA),
@@ -143,7 +146,8 @@ struct Judge {
 }
 
 impl Judge {
-    fn database(&mut self, database: &Path, claims: &[Claim]) {
+    fn database(&mut self, database: &Path, request: &Request) {
+        let claims = &request.workers;
         let connection = match open(database) {
             Ok(connection) => connection,
             Err(error) => {
@@ -177,6 +181,12 @@ impl Judge {
         self.acked -= self.replaced;
         self.lost -= self.replaced;
         self.tally(&connection, &mine);
+        // A database that is too short is whole to a reader, as long as the WAL has what is missing.
+        if request.is_copy
+            && let Err(error) = checkpoint(&connection)
+        {
+            self.fault(Some(&connection), Fault::Sqlite(error, "a checkpoint"));
+        }
     }
 
     fn nothing_readable(&mut self, workers: usize) {
@@ -327,6 +337,11 @@ fn row(connection: &Connection, claim: &Claim) -> rusqlite::Result<State> {
     Ok(found.unwrap_or_default())
 }
 
+/// Writes what the WAL holds into the database, if there is a WAL.
+fn checkpoint(connection: &Connection) -> rusqlite::Result<()> {
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(()))
+}
+
 fn positive(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
 }
@@ -385,12 +400,38 @@ mod tests {
     }
 
     #[test]
+    fn a_database_that_lost_its_end_is_found_by_a_checkpoint_of_a_copy() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.db");
+        let settings =
+            crate::bang::Settings::new(&path, ReplicaName::tidy("a"), crate::ids::Seed(1));
+        crate::bang::create(&settings).unwrap();
+        let connection = open(&path).unwrap();
+        connection.pragma_update(None, "wal_autocheckpoint", 0).unwrap();
+        connection
+            .execute_batch("CREATE TABLE big (x); INSERT INTO big VALUES (zeroblob(300000))")
+            .unwrap();
+        checkpoint(&connection).unwrap();
+        // One page in the WAL, and the end of the database, which is free by now, is gone.
+        connection.execute_batch("DELETE FROM big").unwrap();
+        let pages: u32 =
+            connection.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
+        assert!(pages > 200, "{pages}");
+        std::fs::File::options().write(true).open(&path).unwrap().set_len(64 << 10).unwrap();
+        let found = |is_copy| judge(&path, &Request { is_copy, ..Request::default() }).evidence;
+        assert_eq!(found(false), []);
+        let evidence = found(true);
+        assert_eq!(evidence.iter().map(|one| one.code).collect::<Vec<_>>(), [Some(11)]);
+        assert!(evidence[0].message.starts_with("a checkpoint: "), "{evidence:?}");
+    }
+
+    #[test]
     fn garbage_is_evidence_and_no_panic() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x.db");
         std::fs::write(&path, vec![7; 9000]).unwrap();
         let claim = Claim::new(ReplicaName::tidy("a"), 0, track(5));
-        let request = Request { at: 1.0, workers: vec![claim] };
+        let request = Request { at: 1.0, workers: vec![claim], is_copy: false };
         let verdict = judge(&path, &request);
         assert_eq!((verdict.acked, verdict.present, verdict.lost), (5, 0, 5));
         assert!(verdict.evidence.iter().any(|evidence| evidence.code == Some(26)));

@@ -346,7 +346,7 @@ fn sum_up(streams: Vec<Stream>, worlds: &[World], clocks: &Clocks) -> Examined {
         histories: Vec::new(),
         evidence: Vec::new(),
         counts: BTreeMap::new(),
-        request: Request { at: seconds, workers: Vec::new() },
+        request: Request { at: seconds, ..Request::default() },
         seconds,
         busy: 0,
         notes: clocks.note().into_iter().collect(),

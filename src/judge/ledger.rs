@@ -112,7 +112,7 @@ impl Ledger {
     /// What to ask the judge; evidence will carry the time `at`, in seconds.
     #[must_use]
     pub fn request(&self, at: f64) -> Request {
-        Request { at, workers: self.claims.clone() }
+        Request { at, workers: self.claims.clone(), is_copy: false }
     }
 
     /// What to ask a judge after a power cut that may have undone commits, as nothing had promised

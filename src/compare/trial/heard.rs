@@ -127,12 +127,14 @@ impl Heard {
         }
     }
 
-    /// What to ask a judge who looks at the database right after a power cut.
+    /// What to ask a judge who looks at a copy of the database right after a power cut.
     pub(super) fn request_after_cut(&self) -> Request {
-        if self.promises.is_some() {
-            return self.ledger.request_unpromised(self.seconds());
-        }
-        self.ledger.request(self.seconds())
+        let request = if self.promises.is_some() {
+            self.ledger.request_unpromised(self.seconds())
+        } else {
+            self.ledger.request(self.seconds())
+        };
+        Request { is_copy: true, ..request }
     }
 
     /// Adds to the verdict on the database after a power cut what the judge cannot see, and who is
