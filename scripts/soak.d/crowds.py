@@ -53,7 +53,7 @@ def bang(place, args):
         most = max(most, memory)
         trials += len(done)
         commits += sum(trial["commits"] for trial in done)
-        kills += sum(trial["chaos"]["kills"] for trial in done)
+        kills += sum(trial.get("chaos", {}).get("kills", 0) for trial in done)
         place.say(f"{trials} trials, {commits} commits so far ({crowd}, {journal})")
     return (f"{trials} trials, {trials * TRIAL / 60:.0f} min of banging: {commits} acknowledged commits, all there, "
             f"{kills} replicas killed; no evidence; the comparison took at most {most >> 20} MiB")
