@@ -22,7 +22,7 @@ JOURNALS = ("wal", "delete", "truncate", "persist")
 OTHERS = {
     "mix": ("default", "everything", "writers", "classic", "default"),
     "synchronous": ("full", "normal", "off"),
-    "mmap-size": ("0", "1MiB"),
+    "mmap-size": ("0", "1048576"),
     "page-size": ("1024", "4096", "1024", "512", "65536", "1024", "4096"),
 }
 
