@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bytesize::ByteSize;
 use clap::Args;
 
 use super::{program, sqlite};
@@ -87,12 +88,12 @@ pub(super) struct WorkloadArgs {
     #[arg(long, default_value_t = 100, value_name = "PAGES")]
     pub checkpoint_every: u32,
 
-    /// Bytes of a page, for a database that is made
-    #[arg(long, default_value_t = 1024, value_name = "BYTES")]
+    /// Size of a page, for a database that is made
+    #[arg(long, default_value = "1KiB", value_parser = size::<u32>, value_name = "SIZE")]
     pub page_size: u32,
 
-    /// Bytes of the database that SQLite may map
-    #[arg(long, default_value_t = 0, value_name = "BYTES")]
+    /// How much of the database SQLite may map
+    #[arg(long, default_value = "0", value_parser = size::<u64>, value_name = "SIZE")]
     pub mmap_size: u64,
 
     /// Pages of the page cache; what a transaction changes beyond them spills
@@ -153,6 +154,13 @@ struct OutputArgs {
 /// A time with its unit, such as `50ms` or `1m 30s`.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| format!("{error}; write it like 50ms or 10s"))
+}
+
+/// A size such as `4KiB` or a number of bytes.
+fn size<T: TryFrom<u64>>(text: &str) -> Result<T, String> {
+    let refused = || format!("'{text}' is no size; write it like 4KiB, or as a number of bytes");
+    let ByteSize(bytes) = text.parse().map_err(|_| refused())?;
+    T::try_from(bytes).map_err(|_| refused())
 }
 
 impl WorkloadArgs {
@@ -282,5 +290,13 @@ mod tests {
     fn times_need_a_unit_and_say_so() {
         assert_eq!(duration("50ms"), Ok(Duration::from_millis(50)));
         assert!(duration("50").unwrap_err().contains("like 50ms"));
+    }
+
+    #[test]
+    fn sizes_are_bytes_or_have_a_unit() {
+        assert_eq!((size("1024"), size("4KiB"), size("0")), (Ok(1024_u32), Ok(4096), Ok(0)));
+        for bad in ["", "-1", "4 pages", "8GiB"] {
+            assert!(size::<u32>(bad).unwrap_err().contains("like 4KiB"), "{bad}");
+        }
     }
 }
