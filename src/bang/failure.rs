@@ -46,14 +46,18 @@ pub(crate) fn sort(error: &Error, connection: Option<&Connection>, step: &str) -
         // Values of a wrong type, rows that are missing: what SQLite returned cannot be.
         return Failure::Evidence(Finding::new(Kind::Corruption, format!("{step}: {error}")));
     };
-    let errno = sys::log::errno(code).unwrap_or_else(|| connection.map_or(0, sys::system_errno));
-    let out_of_space = matches!(errno, libc::ENOSPC | libc::EDQUOT);
+    let errno = match code {
+        // A read that found too little has failed at no call: whatever errno there is, is older.
+        ffi::SQLITE_IOERR_SHORT_READ => None,
+        _ => sys::log::errno(code).or_else(|| Some(connection.map_or(0, sys::system_errno))),
+    };
+    let out_of_space = matches!(errno, Some(libc::ENOSPC | libc::EDQUOT));
     match code & 0xff {
         // An interrupt is our own way to end a call.
         ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED | ffi::SQLITE_INTERRUPT => Failure::Contention,
         ffi::SQLITE_FULL => Failure::DiskFull(step.to_owned()),
         ffi::SQLITE_NOMEM => Failure::Machine(format!("memory ({step})")),
-        ffi::SQLITE_IOERR | ffi::SQLITE_CANTOPEN if let Some(what) = exhausted(errno) => {
+        ffi::SQLITE_IOERR | ffi::SQLITE_CANTOPEN if let Some(what) = errno.and_then(exhausted) => {
             Failure::Machine(format!("{what} ({step}, {})", codes::name(code)))
         }
         ffi::SQLITE_IOERR | ffi::SQLITE_CANTOPEN if out_of_space => {
@@ -64,11 +68,10 @@ pub(crate) fn sort(error: &Error, connection: Option<&Connection>, step: &str) -
         }
         primary => {
             let cause = match primary {
-                // A read that found too little has failed at no call: the errno is an older one's.
-                ffi::SQLITE_IOERR if code == ffi::SQLITE_IOERR_SHORT_READ => String::new(),
-                ffi::SQLITE_IOERR | ffi::SQLITE_CANTOPEN if errno != 0 => {
-                    format!(" [{}]", nix::errno::Errno::from_raw(errno))
-                }
+                ffi::SQLITE_IOERR | ffi::SQLITE_CANTOPEN => errno
+                    .filter(|errno| *errno != 0)
+                    .map(|errno| format!(" [{}]", nix::errno::Errno::from_raw(errno)))
+                    .unwrap_or_default(),
                 _ => String::new(),
             };
             let logged = match sys::log::about(code) {
@@ -121,6 +124,18 @@ mod tests {
         for code in [5, 261, 517, 773, 6, 262, 518, 9] {
             assert_eq!(failure(code), Failure::Contention, "{code}");
         }
+    }
+
+    #[test]
+    fn a_short_read_is_blamed_on_no_older_failure() {
+        let message = |code: i32| match failure(code) {
+            Failure::Evidence(finding) => finding.message,
+            other => format!("{other:?}"),
+        };
+        sys::log::keep_for_test(10, "os_unix.c:1: (28) pwrite(a) - ");
+        assert_eq!(failure(778), Failure::DiskFull("COMMIT, SQLITE_IOERR_WRITE".to_owned()));
+        assert!(message(522).starts_with("COMMIT: "), "{}", message(522));
+        sys::log::clear();
     }
 
     #[test]
