@@ -95,9 +95,20 @@ struct State {
 #[derive(Default)]
 struct OwnerState {
     /// The description that the owner's locks are taken on, once there was one to take.
-    description: Option<OwnedFd>,
+    description: Option<Description>,
     /// The open files through which the owner has asked for locks.
     handles: Vec<u64>,
+}
+
+/// An open file description with locks on it. Its end gives them up by a call of its own: closing it
+/// would not, while a process that is just being started by this one still has a copy.
+struct Description(OwnedFd);
+
+impl Drop for Description {
+    fn drop(&mut self) {
+        // There is nobody to tell; what is left goes with the last copy.
+        let _ = set(self, flock(libc::F_UNLCK, Range { start: 0, end: u64::MAX }));
+    }
 }
 
 struct Waiter {
@@ -198,7 +209,7 @@ impl FileLocks {
     pub(crate) fn close(&self, owner: Owner) -> bool {
         let mut state = self.state();
         state.promises.release_all(owner);
-        // Closing the description drops what was locked through it.
+        // The end of the description drops what was locked through it.
         state.owners.remove(&owner);
         !state.waiting.is_empty()
     }
@@ -234,7 +245,7 @@ impl FileLocks {
         }
         let description = state.description(wish, open)?;
         let mut answer = flock(kind_number(wish.kind), wish.range);
-        fcntl(description, FcntlArg::F_OFD_GETLK(&mut answer)).map_err(errno)?;
+        fcntl(&description.0, FcntlArg::F_OFD_GETLK(&mut answer)).map_err(errno)?;
         let Some(kind) = kind_of(i32::from(answer.l_type)) else { return Ok(None) };
         let start = u64::try_from(answer.l_start).unwrap_or(0);
         let end = match u64::try_from(answer.l_len) {
@@ -320,10 +331,10 @@ impl State {
         owner
     }
 
-    fn description(&mut self, wish: Wish, open: Opener<'_>) -> Result<&OwnedFd, Errno> {
+    fn description(&mut self, wish: Wish, open: Opener<'_>) -> Result<&Description, Errno> {
         match &mut self.owner(wish).description {
             Some(description) => Ok(description),
-            none => Ok(none.insert(open()?)),
+            none => Ok(none.insert(Description(open()?))),
         }
     }
 
@@ -333,7 +344,7 @@ impl State {
     }
 }
 
-fn set(description: &OwnedFd, lock: libc::flock) -> Result<(), Errno> {
+fn set(Description(description): &Description, lock: libc::flock) -> Result<(), Errno> {
     match fcntl(description, FcntlArg::F_OFD_SETLK(&lock)) {
         Ok(_) => Ok(()),
         // POSIX allows either; Linux file systems say EAGAIN, and so do we.
@@ -388,6 +399,27 @@ mod tests {
     fn wish(view: u32, id: u64, start: u64, end: u64, kind: LockKind) -> Wish {
         let (owner, scope) = (Owner { view, id }, Scope::default());
         Wish { owner, range: Range { start, end }, kind, tid: view, handle: id, scope }
+    }
+
+    #[test]
+    fn locks_go_with_their_close_though_somebody_has_a_copy_of_the_descriptor() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let copies = Mutex::new(Vec::new());
+        let open = || {
+            let fd = OwnedFd::from(file.reopen().unwrap());
+            copies.lock().unwrap().push(fd.try_clone().unwrap());
+            Ok(fd)
+        };
+        let locks = FileLocks::default();
+        let first = wish(1, 7, 120, 120, LockKind::Exclusive);
+        let second = wish(2, 7, 0, i64::MAX.unsigned_abs(), LockKind::Exclusive);
+        assert!(locks.lock(first, &open).unwrap().is_none());
+        assert_eq!(locks.lock(second, &open).err(), Some(Errno::AGAIN));
+        locks.close(first.owner);
+        assert!(locks.lock(second, &open).unwrap().is_none());
+        locks.lose(2, RuleIndex(0));
+        assert!(locks.lock(first, &open).is_ok());
+        assert!(copies.lock().unwrap().len() >= 2);
     }
 
     #[test]
