@@ -4,6 +4,7 @@
 //! the header's `start_us`, on the machine's monotonic clock.
 
 mod fast;
+mod line;
 mod marks;
 mod reader;
 mod rotated;

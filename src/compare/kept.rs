@@ -46,7 +46,7 @@ impl Kept {
     fn turn(&mut self) -> io::Result<()> {
         self.file.turn()?;
         let mut first = self.header.clone();
-        self.marks.carry_over(&mut first)?;
+        self.marks.carry_over(&mut first);
         self.file.put(&first)
     }
 }

@@ -1,9 +1,6 @@
 //! Where the workers of a history are, for the first lines of its next file.
 
-use std::io;
-
-use super::writer::worker_line;
-use super::{Commit, Track, WorkerMark};
+use super::{Commit, Track, WorkerMark, line};
 
 /// How each worker began, and how far it has come.
 #[derive(Debug, Default)]
@@ -24,11 +21,10 @@ impl Marks {
     }
 
     /// What a reader must know of the files before this one, which may be gone by then.
-    pub(crate) fn carry_over(&self, lines: &mut Vec<u8>) -> io::Result<()> {
+    pub(crate) fn carry_over(&self, lines: &mut Vec<u8>) {
         for (mark, track) in &self.0 {
             let (state, acked, lost) = (track.state, track.acked, track.lost);
-            worker_line(lines, &WorkerMark { state, acked, lost, ..*mark })?;
+            line::worker(lines, &WorkerMark { state, acked, lost, ..*mark });
         }
-        Ok(())
     }
 }

@@ -1,14 +1,14 @@
 //! Writes a history: every line with one write, so that a SIGKILL loses nothing that was done.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 use std::sync::atomic::AtomicI32;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::marks::Marks;
 use super::rotated::{Rotated, Rotation};
-use super::{Commit, Event, Header, Outcome, Sight, Totals, WorkerMark};
+use super::{Commit, Header, Totals, WorkerMark, line};
 use crate::evidence::Evidence;
 use crate::output;
 
@@ -51,14 +51,16 @@ impl Writer {
     /// Sends every line to standard output as well, beginning with the header.
     pub fn and_stdout(self) -> io::Result<Self> {
         let mut inner = self.inner.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let line = header_line(&inner.header)?;
+        let mut line = Vec::new();
+        line::header(&mut line, &inner.header)?;
         output::write(&line)?;
         inner.to_stdout = true;
         Ok(Self { inner: Mutex::new(inner) })
     }
 
     fn begin(header: Header, file: Option<Rotated>, to_stdout: bool) -> io::Result<Self> {
-        let line = header_line(&header)?;
+        let mut line = Vec::new();
+        line::header(&mut line, &header)?;
         let mut inner = Inner { header, file, to_stdout, marks: Marks::default(), line };
         inner.put()?;
         Ok(Self { inner: Mutex::new(inner) })
@@ -71,7 +73,9 @@ impl Writer {
             return Ok(());
         }
         inner.header.birth = Some(birth);
-        inner.line = header_line(&inner.header)?;
+        let Inner { line, header, .. } = &mut *inner;
+        line.clear();
+        line::header(line, header)?;
         inner.put()
     }
 
@@ -80,7 +84,7 @@ impl Writer {
         let mut inner = self.lock();
         inner.marks.worker(mark);
         inner.line.clear();
-        worker_line(&mut inner.line, &mark)?;
+        line::worker(&mut inner.line, &mark);
         inner.put()
     }
 
@@ -89,7 +93,7 @@ impl Writer {
         let mut inner = self.lock();
         inner.marks.commit(commit);
         inner.line.clear();
-        commit_line(&mut inner.line, commit)?;
+        line::commit(&mut inner.line, commit);
         inner.put()
     }
 
@@ -97,8 +101,7 @@ impl Writer {
     pub fn evidence(&self, evidence: &Evidence) -> io::Result<()> {
         let mut inner = self.lock();
         inner.line.clear();
-        let evidence = serde_json::to_string(evidence)?;
-        writeln!(inner.line, r#"{{"k":"evidence","evidence":{evidence}}}"#)?;
+        line::evidence(&mut inner.line, evidence)?;
         inner.put()
     }
 
@@ -106,7 +109,7 @@ impl Writer {
     pub fn end(&self, totals: &Totals) -> io::Result<()> {
         let mut inner = self.lock();
         inner.line.clear();
-        end_line(&mut inner.line, totals)?;
+        line::end(&mut inner.line, totals);
         inner.put()
     }
 
@@ -126,68 +129,12 @@ impl Inner {
         file.put(&self.line)?;
         if file.is_full() {
             file.turn()?;
-            let mut lines = header_line(&self.header)?;
-            self.marks.carry_over(&mut lines)?;
-            if let Some(file) = &mut self.file {
-                file.put(&lines)?;
-            }
+            self.line.clear();
+            line::header(&mut self.line, &self.header)?;
+            self.marks.carry_over(&mut self.line);
+            file.put(&self.line)?;
         }
         Ok(())
-    }
-}
-
-fn header_line(header: &Header) -> io::Result<Vec<u8>> {
-    let mut line = serde_json::to_vec(header)?;
-    line.push(b'\n');
-    Ok(line)
-}
-
-pub(super) fn worker_line(line: &mut Vec<u8>, mark: &WorkerMark) -> io::Result<()> {
-    let WorkerMark { worker, id, at, state, acked, lost } = mark;
-    let (n, c) = (state.n, state.chain);
-    write!(line, r#"{{"k":"worker","w":{worker},"id":{id},"t":{at},"n":{n},"c":{c},"#)?;
-    writeln!(line, r#""acked":{acked},"lost":{lost}}}"#)
-}
-
-fn commit_line(line: &mut Vec<u8>, commit: &Commit) -> io::Result<()> {
-    let Commit { worker, state, version, begin, end, outcome, read } = commit;
-    let (n, c) = (state.n, state.chain);
-    let outcome = match outcome {
-        Outcome::Ok => "ok",
-        Outcome::Unknown => "unknown",
-    };
-    write!(line, r#"{{"k":"commit","w":{worker},"n":{n},"c":{c},"v":{version},"#)?;
-    write!(line, r#""b":{begin},"e":{end},"o":"{outcome}""#)?;
-    if let Some(Sight { version, begin, end }) = read {
-        write!(line, r#","r":[{version},{begin},{end}]"#)?;
-    }
-    line.write_all(b"}\n")
-}
-
-fn end_line(line: &mut Vec<u8>, totals: &Totals) -> io::Result<()> {
-    let Totals { at, commits, transactions, busy, evidence, left } = totals;
-    write!(line, r#"{{"k":"end","t":{at},"commits":{commits},"#)?;
-    write!(line, r#""transactions":{transactions},"busy":{busy},"count":{evidence}"#)?;
-    if let Some(left) = left {
-        write!(line, r#","left":{left}"#)?;
-    }
-    line.write_all(b"}\n")
-}
-
-impl Event {
-    /// The event as a line of a history, with its end of line.
-    pub fn to_line(&self) -> io::Result<Vec<u8>> {
-        let mut line = Vec::new();
-        match self {
-            Self::Worker(mark) => worker_line(&mut line, mark)?,
-            Self::Commit(commit) => commit_line(&mut line, commit)?,
-            Self::Evidence(evidence) => {
-                let evidence = serde_json::to_string(evidence)?;
-                writeln!(line, r#"{{"k":"evidence","evidence":{evidence}}}"#)?;
-            }
-            Self::End(totals) => end_line(&mut line, totals)?,
-        }
-        Ok(line)
     }
 }
 
@@ -196,7 +143,7 @@ mod tests {
     use std::fs::File;
     use std::io::BufReader;
 
-    use super::super::{Reader, State};
+    use super::super::{Event, Outcome, Reader, Sight, State};
     use super::*;
     use crate::document::Head;
     use crate::ids::{ReplicaName, Seed, Version, WorkerId};
