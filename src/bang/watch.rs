@@ -34,20 +34,21 @@ pub enum Progress {
 /// Since when a worker has been in a call.
 #[derive(Debug, Default)]
 pub(super) struct Pulse {
-    /// Goes up with each call; even while the worker is in none.
+    /// Goes up with each call; even while the worker is in none. Only the worker writes it.
     beat: AtomicU64,
 }
 
 impl Pulse {
     /// The worker enters its next call.
     pub(super) fn enter(&self) {
-        self.beat.fetch_add(2, Ordering::Relaxed);
-        self.beat.fetch_or(1, Ordering::Relaxed);
+        let beat = self.beat.load(Ordering::Relaxed);
+        self.beat.store(beat.wrapping_add(2) | 1, Ordering::Relaxed);
     }
 
     /// The worker is in no call.
     pub(super) fn leave(&self) {
-        self.beat.fetch_and(!1, Ordering::Relaxed);
+        let beat = self.beat.load(Ordering::Relaxed);
+        self.beat.store(beat & !1, Ordering::Relaxed);
     }
 
     fn call(&self) -> Option<u64> {
