@@ -509,10 +509,10 @@ mod tests {
         let late = commit(0, 7, Outcome::Ok);
         assert_eq!(merger.commit(a, &late), None);
         let fork = merger.commit(b, &late).unwrap();
-        assert_eq!(fork.at, 3.0);
+        assert_eq!((fork.worker, fork.at), (0, 3.0));
         assert!(fork.message.contains("replica a worker 0 (its commit 1) at 2.000s"), "{fork}");
         let fork = merger.commit(c, &late).unwrap();
-        assert_eq!(fork.at, 2.0);
+        assert_eq!((fork.worker, fork.at), (0, 2.0));
         assert!(fork.message.contains("replica b worker 0 (its commit 1) at 3.000s"), "{fork}");
     }
 

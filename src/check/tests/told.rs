@@ -138,8 +138,8 @@ fn evidence_bears_its_worker_and_its_moment() {
     let b = vec![mark("b", 0, 0), mark("b", 1, 0), Event::Commit(known), Event::Commit(again)];
     let all = [(header("a", "x", 5_000_000), vec![]), (header("b", "x", 5_500_000), b)];
     let [lost] = <[_; 1]>::try_from(examined(&all).unwrap().evidence).unwrap();
-    assert_eq!((lost.kind, lost.replica.as_str(), lost.worker), (Kind::LostCommit, "b", 1));
-    assert_eq!(lost.at, 0.8);
+    let told = (lost.kind, lost.replica.as_str(), lost.worker, lost.at);
+    assert_eq!(told, (Kind::LostCommit, "b", 1, 0.8));
 }
 
 #[test]
@@ -176,6 +176,35 @@ fn a_worker_that_went_back_is_told_once_and_a_fork_besides() {
     let expected = [((Kind::Fork, None), 1), ((Kind::TimeTravel, None), 1)];
     assert_eq!(fork.counts.into_iter().collect::<Vec<_>>(), expected);
     assert_eq!(kinds(&fork.evidence), [Kind::Fork, Kind::TimeTravel]);
+}
+
+#[test]
+fn replicas_of_two_databases_make_no_fork() {
+    let forks = |births: [Option<u64>; 2]| {
+        let directory = tempfile::tempdir().unwrap();
+        for (name, birth) in ["a", "b"].into_iter().zip(births) {
+            let header = header(name, "x", 5);
+            let path = directory.path().join(format!("replica-{name}.jsonl"));
+            write(&path, &header, &[mark(name, 0, 0)]);
+            let mut bytes = fs::read(&path).unwrap();
+            // The number is told once the database was opened.
+            serde_json::to_writer(&mut bytes, &Header { birth, ..header }).unwrap();
+            bytes.push(b'\n');
+            bytes.extend(first(name, 0, 1, 9).to_line().unwrap());
+            fs::write(&path, bytes).unwrap();
+        }
+        let [found] = <[_; 1]>::try_from(files::find(directory.path()).unwrap()).unwrap();
+        let examined = examine(found.histories).unwrap();
+        let told: Vec<_> = examined.histories.iter().map(|history| history.birth).collect();
+        assert_eq!(told, births);
+        let claims: Vec<_> = examined.request.workers.iter().map(|claim| claim.birth).collect();
+        assert_eq!(claims, births);
+        examined.counts.len()
+    };
+    assert_eq!(forks([Some(5), Some(5)]), 1);
+    assert_eq!(forks([Some(5), Some(6)]), 0);
+    assert_eq!(forks([Some(5), None]), 0);
+    assert_eq!(forks([None, None]), 1);
 }
 
 #[test]
@@ -220,7 +249,7 @@ fn parts_are_read_in_their_order_and_none_may_be_torn_but_the_last() {
     fs::write(path("replica-b.jsonl"), "").unwrap();
     // None of these is a history.
     for other in ["replica-a.txt", "other.jsonl", "walbanger.db-wal", "replica-"] {
-        fs::write(path(other), "?").unwrap();
+        fs::write(path(other), "?\n").unwrap();
     }
     let [found] = <[_; 1]>::try_from(histories(directory.path()).unwrap()).unwrap();
     let expected = [
