@@ -358,7 +358,8 @@ fn open(database: &Path) -> rusqlite::Result<Connection> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::WorkerId;
+    use crate::bang::Settings;
+    use crate::ids::{Seed, WorkerId};
 
     fn track(n: u64) -> Track {
         Track {
@@ -397,6 +398,122 @@ mod tests {
         assert!(is_phantom(&claim, state(8, 1)));
         (0..100).for_each(|chain| claim.track.may_be(state(6, chain)));
         assert!(!is_phantom(&claim, state(8, 1)), "too many to remember");
+    }
+
+    /// A database of ours, after these statements.
+    fn written(sql: &str) -> (tempfile::TempDir, std::path::PathBuf) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.db");
+        let replica = ReplicaName::tidy("r");
+        crate::bang::create(&Settings::new(&path, replica, Seed(1))).unwrap();
+        Connection::open(&path).unwrap().execute_batch(sql).unwrap();
+        (directory, path)
+    }
+
+    fn claim(id: i64, n: u64) -> Claim {
+        let track = Track { id: WorkerId(id), ..track(n) };
+        Claim { ended: true, ..Claim::new(ReplicaName::tidy("a"), 3, track) }
+    }
+
+    /// What is said of a database to which the workers are compared.
+    fn told(verdict: &Verdict) -> Vec<(Kind, &str)> {
+        let evidence = verdict.evidence.iter();
+        evidence.map(|evidence| (evidence.kind, evidence.message.as_str())).collect()
+    }
+
+    #[test]
+    fn each_worker_is_compared_with_its_row() {
+        let (_directory, path) = written(
+            "INSERT INTO tally VALUES (1, 5, 105, 'a', 0), (2, 4, 9, 'a', 1), (3, 9, 9, 'a', 2);
+             UPDATE state SET version = 18",
+        );
+        let mut claims: Vec<_> =
+            [(1, 5), (2, 7), (3, 2), (4, 0)].into_iter().map(|(id, n)| claim(id, n)).collect();
+        // Two of its seven were missing before, and of the five left there are two.
+        claims[1].track.lost = 2;
+        (claims[1].version, claims[1].at_us) = (Version(12), 1_500_000);
+        let verdict = judge(&path, &Request { at: 2.5, workers: claims });
+        assert_eq!((verdict.acked, verdict.present, verdict.lost), (14, 9, 5));
+        assert_eq!((verdict.replaced, verdict.version), (0, Some(Version(18))));
+        assert_eq!(verdict.found.iter().map(|state| state.n).collect::<Vec<_>>(), [5, 4, 9, 0]);
+        assert_eq!(verdict.found[0].chain, 105);
+        assert_eq!(verdict.integrity, "ok", "it is whole, whatever it says");
+        let expected = [
+            (
+                Kind::LostCommit,
+                "3 acknowledged commits are not in the database: acknowledged were 7 (the last as \
+                 version 12, 1.500s after its replica's start), the tally says 4",
+            ),
+            (
+                Kind::Phantom,
+                "the tally says 9 commits: 2 were acknowledged, and no other COMMIT was tried that \
+                 could be there",
+            ),
+        ];
+        assert_eq!(told(&verdict), expected);
+        let Evidence { replica, worker, at, .. } = &verdict.evidence[0];
+        assert_eq!((replica.as_str(), *worker, *at), ("a", 3, 2.5));
+    }
+
+    #[test]
+    fn what_a_reset_replaced_is_neither_looked_for_nor_counted() {
+        let number = 7_i64 << 11;
+        let seal = crate::rng::mix(u64::try_from(number).unwrap(), 1);
+        let seal = i64::from_ne_bytes(seal.to_ne_bytes());
+        let (_directory, path) = written(&format!(
+            "INSERT INTO tally VALUES (1, 5, 105, 'a', 0); UPDATE state SET version = 5;
+             UPDATE birth SET number = {number}, reset = 1, seal = {seal}",
+        ));
+        let mut claims = vec![claim(2, 3), claim(1, 5)];
+        (claims[0].birth, claims[1].birth) = (Some(6), Some(7));
+        let verdict = judge(&path, &Request { at: 0.0, workers: claims });
+        assert_eq!((verdict.acked, verdict.present, verdict.lost), (5, 5, 0));
+        assert_eq!((verdict.replaced, told(&verdict)), (3, vec![]));
+    }
+
+    #[test]
+    fn the_version_is_the_sum_of_the_tallies() {
+        let torn = |sql: &str| {
+            let (_directory, path) = written(sql);
+            let verdict = judge(&path, &Request::default());
+            assert_eq!(verdict.integrity, "ok");
+            let told = told(&verdict).into_iter().map(|(kind, text)| (kind, text.to_owned()));
+            (told.collect::<Vec<_>>(), verdict.version)
+        };
+        let row = "INSERT INTO tally VALUES (1, 1, 7, 'a', 0);";
+        assert_eq!(torn(""), (vec![], Some(Version(0))));
+        assert_eq!(
+            torn(&format!("{row} UPDATE state SET version = 1")),
+            (vec![], Some(Version(1)))
+        );
+        let said = |text: &str| vec![(Kind::TornSnapshot, text.to_owned())];
+        assert_eq!(torn(row), (said("version 0, tallies 1"), Some(Version(0))));
+        let none = format!("{row} DELETE FROM state");
+        assert_eq!(torn(&none), (said("version none, tallies 1"), None));
+        let negative = torn("UPDATE state SET version = -2");
+        assert_eq!(negative, (said("version -2, tallies 0"), Some(Version(0))));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_lost_and_the_first_that_is_wrong_is_told() {
+        let (_directory, path) = written("PRAGMA application_id = 3");
+        let judged = |n| judge(&path, &Request { at: 0.0, workers: vec![claim(1, n)] });
+        let no_tables = (Kind::LostCommit, "the database has lost its tables");
+        assert_eq!(told(&judged(0)), [no_tables]);
+        let nothing = "none of the 5 acknowledged commits of 1 workers can be read";
+        assert_eq!(told(&judged(5)), [no_tables, (Kind::LostCommit, nothing)]);
+
+        let (_directory, path) = written(
+            "INSERT INTO tally VALUES (1, 0, 0, 'a', 0), (2, 'x', 0, 'a', 1);
+             INSERT INTO entry VALUES (1, 2, 3, 4, x'00')",
+        );
+        let workers = vec![claim(1, 0), claim(2, 5), claim(3, 6)];
+        let verdict = judge(&path, &Request { at: 0.0, workers });
+        let kinds: Vec<_> = told(&verdict).into_iter().map(|(kind, _)| kind).collect();
+        let wrong = Kind::Corruption;
+        assert_eq!(kinds, [wrong, wrong, wrong, Kind::LostCommit], "{verdict:#?}");
+        assert_eq!(verdict.integrity, verdict.evidence[0].message);
+        assert_eq!((verdict.found.len(), verdict.lost), (1, 11));
     }
 
     #[test]

@@ -475,12 +475,45 @@ mod tests {
     #[test]
     fn memory_is_bounded_and_the_newest_versions_are_kept() {
         let (mut merger, [a, b, _]) = merger(1 << 14);
-        for version in 1..100_000 {
+        for version in 1..4096 {
+            assert_eq!(merger.commit(a, &commit(0, version, Outcome::Ok)), None);
+        }
+        assert_eq!(merger.slots.len(), 1 << 12, "no more than are needed");
+        for version in 4096..100_000 {
             assert_eq!(merger.commit(a, &commit(0, version, Outcome::Ok)), None);
         }
         assert_eq!(merger.slots.len(), 1 << 14);
         assert!(merger.commit(b, &commit(0, 99_000, Outcome::Ok)).is_some());
         assert!(merger.commit(b, &commit(0, 10, Outcome::Ok)).is_none(), "long forgotten");
+    }
+
+    #[test]
+    fn whoever_is_known_stays_known_when_the_ring_grows() {
+        let (mut merger, [a, b, _]) = merger(1 << 13);
+        // The first and the second have one place in the smaller ring, and the last is at its
+        // beginning in both.
+        for version in [1, 8192, 4097] {
+            assert_eq!(merger.commit(a, &commit(0, version, Outcome::Ok)), None);
+        }
+        assert_eq!(merger.slots.len(), 1 << 13);
+        for version in [1, 8192, 4097] {
+            assert!(merger.commit(b, &commit(0, version, Outcome::Ok)).is_some(), "{version}");
+        }
+    }
+
+    #[test]
+    fn times_count_from_the_first_start_on_the_same_clock() {
+        let mut merger = Merger::new(Scope::Replicas);
+        let starts = [("a", "x", 5_000_000), ("b", "x", 6_000_000), ("c", "y", 9_000_000)];
+        let [a, b, c] = starts.map(|(name, boot, start)| merger.join(&header(name, boot, start)));
+        let late = commit(0, 7, Outcome::Ok);
+        assert_eq!(merger.commit(a, &late), None);
+        let fork = merger.commit(b, &late).unwrap();
+        assert_eq!((fork.worker, fork.at), (0, 3.0));
+        assert!(fork.message.contains("replica a worker 0 (its commit 1) at 2.000s"), "{fork}");
+        let fork = merger.commit(c, &late).unwrap();
+        assert_eq!((fork.worker, fork.at), (0, 2.0));
+        assert!(fork.message.contains("replica b worker 0 (its commit 1) at 3.000s"), "{fork}");
     }
 
     fn events() -> impl Strategy<Value = Vec<(usize, u32, u64, bool)>> {

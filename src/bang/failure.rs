@@ -153,6 +153,43 @@ mod tests {
     }
 
     #[test]
+    fn what_sqlite_says_of_a_system_call_is_told_and_decides() {
+        let after = |code, errno: i32| {
+            sys::log::clear();
+            sys::log::take(code, &format!("os_unix.c:7: ({errno}) pwrite(a.db) - "));
+            let failure = failure(code);
+            sys::log::clear();
+            failure
+        };
+        for errno in [libc::ENOSPC, libc::EDQUOT] {
+            let full = Failure::DiskFull("COMMIT, SQLITE_IOERR_WRITE".to_owned());
+            assert_eq!(after(778, errno), full);
+        }
+        let many = Failure::Machine("file descriptors (COMMIT, SQLITE_CANTOPEN)".to_owned());
+        assert_eq!(after(14, libc::EMFILE), many);
+        let said = |failure| {
+            let Failure::Evidence(finding) = failure else { panic!("{failure:?}") };
+            finding.message
+        };
+        let broken = said(after(778, libc::EIO));
+        assert!(broken.contains(" [EIO: "), "{broken}");
+        assert!(broken.ends_with("]; SQLite says: os_unix.c:7: (5) pwrite(a.db) - "), "{broken}");
+        let other = said(after(11, libc::EIO));
+        assert!(!other.contains('['), "no call failed: {other}");
+        let quiet = said(failure(778));
+        assert!(!quiet.contains('[') && !quiet.contains("SQLite says"), "{quiet}");
+    }
+
+    #[test]
+    fn what_was_wrong_in_the_words_of_a_statement_has_its_code_too() {
+        let connection = Connection::open_in_memory().unwrap();
+        let error = connection.prepare("SELECT missing").unwrap_err();
+        assert!(matches!(error, Error::SqlInputError { .. }), "{error:?}");
+        let (code, message) = code_of(&error).unwrap();
+        assert_eq!((code, message.as_str()), (1, "no such column: missing"));
+    }
+
+    #[test]
     fn codes_of_broken_boundaries_are_evidence() {
         for code in [11, 14, 15, 26, 266, 522, 1032, 1034, 3850, 4618, 5386, 5898, 8458] {
             let Failure::Evidence(finding) = failure(code) else { panic!("{code}") };

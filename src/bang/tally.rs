@@ -206,4 +206,31 @@ mod tests {
         tally.acknowledged(State { n: 1, chain: 5 });
         assert_eq!(tally.look(State { n: 1, chain: 6 }).unwrap_err().kind, Kind::Corruption);
     }
+
+    #[test]
+    fn what_is_gone_is_counted() {
+        let mut tally = Tally::new(WorkerId(7));
+        for n in 1..=5 {
+            tally.acknowledged(State { n, chain: n });
+        }
+        let told = |found| tally.clone().look(found).unwrap_err().message;
+        assert_eq!(
+            told(State { n: 2, chain: 2 }),
+            "3 acknowledged commits are gone: the tally says 2, acknowledged were 5"
+        );
+        let all = "all 5 acknowledged commits are gone: no tally row";
+        assert_eq!(told(State::default()), all);
+    }
+
+    #[test]
+    fn the_newest_that_were_rolled_back_are_remembered() {
+        let mut tally = Tally::new(WorkerId(7));
+        let state = |n| State { n, chain: n };
+        tally.may_be(state(9));
+        (1..=5).chain([9]).for_each(|n| tally.failed(state(n)));
+        for (n, kind) in [(1, Kind::Corruption), (2, Kind::Phantom), (5, Kind::Phantom)] {
+            assert_eq!(tally.clone().look(state(n)).unwrap_err().kind, kind, "{n}");
+        }
+        assert_eq!(tally.look(state(9)), Ok(()), "it may have been there before");
+    }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::CheckError;
-use crate::judge::{Request, Verdict, by_child};
+use crate::judge::{JudgeError, Request, Verdict};
 use crate::place::beside;
 use crate::wal::{self, Beside};
 use crate::workplace::Workplace;
@@ -31,8 +31,12 @@ pub struct Database {
     pub beside: Beside,
 }
 
-/// Judges a copy of a database and what lies beside it, so that all stays as it was found.
-pub(super) fn judge(path: &Path, request: &Request) -> Result<(Database, Verdict), CheckError> {
+/// Has a copy of a database judged, with what lies beside it, so that all stays as it was found.
+pub(super) fn judge(
+    path: &Path,
+    request: &Request,
+    judge: impl FnOnce(&Path, &Request) -> Result<Verdict, JudgeError>,
+) -> Result<(Database, Verdict), CheckError> {
     let temporary = std::env::temp_dir();
     let copy_error = |source| CheckError::Copy { path: temporary.clone(), source };
     let place = Workplace::below(&temporary).map_err(copy_error)?;
@@ -49,7 +53,7 @@ pub(super) fn judge(path: &Path, request: &Request) -> Result<(Database, Verdict
             std::io::copy(&mut read, &mut write).map_err(wrong)?;
         }
     }
-    let verdict = by_child(&copy, request)?;
+    let verdict = judge(&copy, request)?;
     let database = Database {
         path: path.to_owned(),
         integrity: verdict.integrity.clone(),

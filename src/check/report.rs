@@ -15,7 +15,7 @@ use crate::document::Head;
 use crate::evidence::{Evidence, Kind};
 use crate::exit::Exit;
 use crate::ids::Seed;
-use crate::judge::Request;
+use crate::judge::{Request, Verdict, by_child};
 
 /// The name of the document's format.
 const SCHEMA: &str = "walbanger-check";
@@ -142,7 +142,13 @@ impl Run {
     }
 
     fn judge(&mut self, path: &Path, request: &Request) -> Result<(), CheckError> {
-        let (database, verdict) = database::judge(path, request)?;
+        let (database, verdict) = database::judge(path, request, by_child)?;
+        self.take(database, verdict);
+        Ok(())
+    }
+
+    /// Adds what the judge found.
+    pub(super) fn take(&mut self, database: Database, verdict: Verdict) {
         let intact = verdict.evidence.is_empty();
         for evidence in &mut self.evidence {
             if matches!(evidence.kind, Kind::Error | Kind::Corruption) {
@@ -161,7 +167,6 @@ impl Run {
             ));
         }
         self.database = Some(database);
-        Ok(())
     }
 
     fn count(&mut self, kind: Kind, code: Option<i32>, count: u64) {

@@ -3,6 +3,8 @@
 
 mod model;
 mod other;
+mod said;
+mod told;
 
 use std::fs;
 use std::path::{Path, PathBuf};

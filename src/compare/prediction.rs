@@ -145,6 +145,10 @@ mod tests {
     use crate::profile::{Basis, Grounds};
 
     fn look(outcome: Outcome, trials: &[Trial]) -> (Option<bool>, String) {
+        look_at(&Plan::default(), outcome, trials)
+    }
+
+    fn look_at(plan: &Plan, outcome: Outcome, trials: &[Trial]) -> (Option<bool>, String) {
         let grounds = Grounds { basis: Some(Basis::Guessed), ..Grounds::default() };
         let prediction = Prediction {
             outcome,
@@ -154,8 +158,7 @@ mod tests {
             mix: None,
             grounds,
         };
-        let plan = Plan::default();
-        let told = foretold(&prediction, &plan, &verdict::judge(&plan, trials), trials);
+        let told = foretold(&prediction, plan, &verdict::judge(plan, trials), trials);
         (told.met, told.seen)
     }
 
@@ -268,5 +271,46 @@ mod tests {
             });
             assert_eq!(look(outcome, &idle).0, None);
         }
+    }
+
+    #[test]
+    fn clean_trials_that_fail_or_do_nothing_leave_every_prediction_open() {
+        let failing = trials(&[(true, false); 3]);
+        let mut idle = trials(&[(false, false); 3]);
+        let clean = idle.iter_mut().filter(|trial| trial.arm == ArmName::Clean);
+        clean.for_each(|trial| trial.commits = 0);
+        for outcome in [Outcome::Breaks, Outcome::Safe, Outcome::Refuses] {
+            assert_eq!(look(outcome, &failing).0, None);
+            assert_eq!(look(outcome, &idle).0, None);
+        }
+    }
+
+    #[test]
+    fn harm_is_no_refusal_and_in_few_trials_it_may_be_chance() {
+        let few = with(&[(false, true); 2], lost);
+        for outcome in [Outcome::Breaks, Outcome::Safe, Outcome::Refuses] {
+            assert_eq!(look(outcome, &few).0, None);
+        }
+        let mut mixed = with(&[(false, true); 6], refused);
+        lost(mixed.last_mut().unwrap());
+        assert_eq!(look(Outcome::Refuses, &mixed).0, Some(false));
+        assert_eq!(look(Outcome::Breaks, &mixed).0, Some(true));
+    }
+
+    #[test]
+    fn a_fault_that_never_fired_is_not_safe() {
+        let rule = walbanger_fuse::Rule {
+            target: walbanger_fuse::Target::Lock,
+            action: walbanger_fuse::Action::Drop,
+            probability: walbanger_fuse::Probability::ALWAYS,
+        };
+        let plan = Plan { seed: 1, rules: vec![rule], quirks: vec![] };
+        let silent = trials(&[(false, false); 3]);
+        assert_eq!(look_at(&plan, Outcome::Safe, &silent).0, Some(true));
+        let never = with(&[(false, false); 3], |trial| {
+            trial.mount.as_mut().unwrap().faults.iter_mut().for_each(|fault| fault.fired = 0);
+        });
+        assert_eq!(look_at(&plan, Outcome::Safe, &never).0, None);
+        assert_eq!(look(Outcome::Safe, &never).0, Some(true), "without a plan nothing need fire");
     }
 }

@@ -116,8 +116,14 @@ pub(super) fn ratio(ratios: &[f64], seed: u64) -> Option<Estimate> {
         .filter_map(|_| median(&(0..ratios.len()).map(|_| draw()).collect::<Vec<_>>()))
         .collect();
     medians.sort_by(f64::total_cmp);
-    let (low, high) = (medians[RESAMPLES / 40], medians[RESAMPLES - 1 - RESAMPLES / 40]);
+    let (low, high) = middle(&medians);
     Some(Estimate { median: estimate, low, high })
+}
+
+/// The ends of the middle 95 of 100 of some numbers, which are in order.
+fn middle(sorted: &[f64]) -> (f64, f64) {
+    let cut = sorted.len() / 40;
+    (sorted[cut], sorted[sorted.len() - 1 - cut])
 }
 
 /// The highest rate at which no evidence in `trials` trials still happens with probability 5 %.
@@ -149,6 +155,15 @@ mod tests {
     fn five_clear_pairs_decide_at_one_per_cent_and_four_do_not() {
         assert!(after(&[(false, true); 4]) > 0.01);
         assert!(after(&[(false, true); 5]) < 0.01);
+    }
+
+    #[test]
+    fn clean_trials_that_show_evidence_count_as_well() {
+        let (both, faulted, none) = ((true, true), (false, true), (false, false));
+        let pairs = [both, faulted, faulted, both, faulted, faulted, none, faulted, faulted];
+        // Worked out from the formula by other means.
+        assert!((after(&pairs) - 0.086_928_087_7).abs() < 1e-9);
+        assert!((after(&[faulted; 3]) - 0.097_298_207_2).abs() < 1e-9);
     }
 
     #[test]
@@ -213,6 +228,24 @@ mod tests {
         assert_eq!(median_time(&[(5.0, false); 3]), None);
         assert_eq!(median_time(&[(5.0, false), (0.1, true)]), Some(0.1));
         assert_eq!(median_time(&[]), None);
+    }
+
+    #[test]
+    fn a_median_is_in_the_middle_and_one_number_has_no_spread() {
+        assert_eq!(median(&[]), None);
+        assert_eq!(median(&[3.0]), Some(3.0));
+        assert_eq!(median(&[4.0, 1.0]), Some(2.5));
+        assert_eq!(median(&[9.0, 1.0, 4.0, 2.0]), Some(3.0));
+        assert_eq!(median(&[9.0, 1.0, 4.0]), Some(4.0));
+        assert_eq!((ratio(&[], 1), ratio(&[2.0], 1)), (None, None));
+        let twice = ratio(&[2.0, 2.0], 1).unwrap();
+        assert_eq!((twice.low, twice.median, twice.high), (2.0, 2.0, 2.0));
+    }
+
+    #[test]
+    fn as_much_is_cut_off_at_both_ends() {
+        let numbers: Vec<_> = (0..2000).map(f64::from).collect();
+        assert_eq!(middle(&numbers), (50.0, 1949.0));
     }
 
     #[test]

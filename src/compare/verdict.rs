@@ -345,4 +345,70 @@ pub(super) mod tests {
         trials[1].mount.as_mut().unwrap().double_grants = 0;
         assert!(broken_guarantees(&trials).is_empty());
     }
+
+    fn because(trials: &[Trial]) -> String {
+        let Judgement { answer, because, .. } = judge(&plan(Target::Lock), trials);
+        format!("{}: {because}", answer.words())
+    }
+
+    #[test]
+    fn each_answer_has_its_words() {
+        use Answer::{CleanArmFails, NotReproduced, Reproduced, Undecided};
+        let words = [Reproduced, NotReproduced, CleanArmFails, Undecided].map(Answer::words);
+        assert_eq!(words, ["reproduced", "not reproduced", "clean arm fails too", "undecided"]);
+        let silent = "not reproduced: no evidence in 5 faulted and 5 clean trials; a fault that \
+                      shows in more than 45 % of such trials stays silent in fewer than 5 of 100 \
+                      such comparisons";
+        assert_eq!(because(&trials(&[(false, false); 5])), silent);
+    }
+
+    #[test]
+    fn it_is_said_why_nothing_was_committed() {
+        for arm in [ArmName::Clean, ArmName::Faulted] {
+            for (busy, why) in [(0, "raise --duration"), (7, "the database was busy all the time")]
+            {
+                let mut idle = trials(&[(false, false); 3]);
+                for trial in idle.iter_mut().filter(|trial| trial.arm == arm) {
+                    (trial.commits, trial.void, trial.busy) = (0, true, busy);
+                }
+                let expected =
+                    format!("undecided: nothing was committed in any {arm} trial: {why}");
+                assert_eq!(because(&idle), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn each_arm_must_have_trials_that_count_and_the_clean_one_must_have_done_something() {
+        let little = "undecided: too little was done to say anything";
+        for arm in [ArmName::Clean, ArmName::Faulted] {
+            let mut one = trials(&[(false, false); 3]);
+            one.retain(|trial| trial.arm == arm);
+            assert_eq!(because(&one), little, "{arm} alone");
+            let mut void = trials(&[(false, false); 3]);
+            let side = void.iter_mut().filter(|trial| trial.arm == arm);
+            side.for_each(|trial| trial.void = true);
+            assert_eq!(because(&void), little, "{arm} void");
+            let mut idle = trials(&[(false, false); 3]);
+            let side = idle.iter_mut().filter(|trial| trial.arm == arm);
+            side.for_each(|trial| trial.commits = 0);
+            assert_eq!(because(&idle) == little, arm == ArmName::Clean, "{arm} idle");
+        }
+    }
+
+    #[test]
+    fn only_trials_of_one_number_are_a_pair() {
+        let mut pairs = trials(&[(false, true); 5]);
+        let faulted = pairs.iter_mut().filter(|trial| trial.arm == ArmName::Faulted);
+        faulted.for_each(|trial| trial.trial += 10);
+        assert!(!is_clear(&pairs));
+    }
+
+    #[test]
+    fn a_fault_that_did_not_fire_breaks_nothing() {
+        let mut trials = trials(&[(false, true)]);
+        trials[1].mount.as_mut().unwrap().faults[0].fired = 0;
+        assert!(trials[1].mount.as_ref().unwrap().double_grants > 0);
+        assert_eq!(broken_guarantees(&trials), []);
+    }
 }

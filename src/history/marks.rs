@@ -28,3 +28,32 @@ impl Marks {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::{Event, Outcome, State};
+    use crate::ids::{Version, WorkerId};
+
+    #[test]
+    fn the_next_file_begins_with_how_far_each_worker_has_come() {
+        let mark = |worker, id, n| {
+            let state = State { n, chain: n };
+            WorkerMark { worker, id: WorkerId(id), at: 3, state, acked: n, lost: 0 }
+        };
+        let mut marks = Marks::default();
+        marks.worker(mark(0, 7, 0));
+        marks.worker(mark(1, 8, 0));
+        for (worker, n) in [(0, 1), (1, 1), (1, 2), (1, 3), (1, 2)] {
+            let (state, version, outcome) = (State { n, chain: n }, Version(n), Outcome::Ok);
+            let commit = Commit { worker, state, version, begin: 0, end: 1, outcome, read: None };
+            marks.commit(&commit);
+        }
+        let mut lines = Vec::new();
+        marks.carry_over(&mut lines).unwrap();
+        // Its fourth counted on from one, so two were gone.
+        let second = WorkerMark { acked: 4, lost: 2, ..mark(1, 8, 2) };
+        let expected = [mark(0, 7, 1), second].map(|mark| Event::Worker(mark).to_line().unwrap());
+        assert_eq!(String::from_utf8(lines), String::from_utf8(expected.concat()));
+    }
+}

@@ -305,6 +305,29 @@ mod tests {
     }
 
     #[test]
+    fn parts_of_one_run_may_be_joined_and_others_may_not() {
+        let born = HEADER.replace(r#""start_us":1"#, r#""start_us":1,"birth":77"#);
+        let text = format!("{HEADER}\n{COMMIT}\n{born}\n{COMMIT}\n{HEADER}\n{COMMIT}\n");
+        let mut reader = Reader::new(text.as_bytes(), "x").unwrap();
+        assert_eq!(reader.header().birth, None);
+        let events: Result<Vec<_>, _> = reader.by_ref().collect();
+        assert_eq!(events.unwrap().len(), 3);
+        assert_eq!(reader.header().birth, Some(77), "once it was told it is known");
+        for (same, other) in [
+            (r#""replica":"a""#, r#""replica":"b""#),
+            (r#""boot":"b""#, r#""boot":"c""#),
+            (r#""pid":1"#, r#""pid":2"#),
+            (r#""start_us":1"#, r#""start_us":2"#),
+            (r#""start_unix_us":2"#, r#""start_unix_us":3"#),
+        ] {
+            let text = format!("{HEADER}\n{COMMIT}\n{}\n", HEADER.replace(same, other));
+            let told = read(&text).unwrap_err().to_string();
+            let begins = "x.jsonl:3: not a line of a walbanger history: a history of another run (";
+            assert!(told.starts_with(begins), "{told}");
+        }
+    }
+
+    #[test]
     fn fields_that_a_later_version_adds_are_ignored() {
         let more = COMMIT.replace(r#""o":"ok""#, r#""o":"ok","new":[1]"#);
         assert_eq!(read(&format!("{HEADER}\n{more}\n")).unwrap().0.len(), 1);

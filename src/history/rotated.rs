@@ -81,3 +81,60 @@ impl Rotated {
         self.path.with_extension(format!("{number}.jsonl"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is there after six files of one line each, by the ends of the names.
+    fn left(keep: u32) -> Vec<(String, String)> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("replica-a.jsonl");
+        let mut file = Rotated::begin(path, Rotation { bytes: 2, keep }, None).unwrap();
+        for line in ["1\n", "2\n", "3\n", "4\n", "5\n"] {
+            assert!(!file.is_full());
+            file.put(line.as_bytes()).unwrap();
+            assert!(file.is_full());
+            file.turn().unwrap();
+        }
+        file.put(b"6").unwrap();
+        assert!(!file.is_full());
+        let names = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().path());
+        let mut left: Vec<_> = names
+            .map(|path| {
+                let name = path.file_name().unwrap().to_string_lossy().into_owned();
+                (name, fs::read_to_string(path).unwrap().trim().to_owned())
+            })
+            .collect();
+        left.sort();
+        left
+    }
+
+    #[test]
+    fn the_newest_files_are_kept_and_the_higher_its_number_the_older_is_one() {
+        let expected = |all: &[(&str, &str)]| -> Vec<_> {
+            all.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect()
+        };
+        let newest = ("replica-a.jsonl", "6");
+        assert_eq!(left(0), expected(&[newest]));
+        assert_eq!(left(1), expected(&[("replica-a.1.jsonl", "5"), newest]));
+        let three = [
+            ("replica-a.1.jsonl", "5"),
+            ("replica-a.2.jsonl", "4"),
+            ("replica-a.3.jsonl", "3"),
+            newest,
+        ];
+        assert_eq!(left(3), expected(&three));
+    }
+
+    #[test]
+    fn the_descriptor_is_that_of_the_file_that_is_written() {
+        static FD: AtomicI32 = AtomicI32::new(-1);
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("replica-a.jsonl");
+        let mut file = Rotated::begin(path, Rotation::default(), Some(&FD)).unwrap();
+        assert_eq!(FD.load(Ordering::Relaxed), file.file.as_raw_fd());
+        file.turn().unwrap();
+        assert_eq!(FD.load(Ordering::Relaxed), file.file.as_raw_fd());
+    }
+}

@@ -110,6 +110,28 @@ mod tests {
     }
 
     #[test]
+    fn the_chain_is_what_it_always_was() {
+        // A history and a database may be of different versions of this program.
+        let first = State::default().next(WorkerId(7), Version(1));
+        assert_eq!(first, State { n: 1, chain: 8_859_094_898_244_408 });
+        assert_eq!(first.next(WorkerId(7), Version(3)), State { n: 2, chain: 311_773_673_068_186 });
+    }
+
+    #[test]
+    fn the_newest_unknown_outcomes_are_remembered_and_each_of_them_once() {
+        let mut track = Track::new(WorkerId(1));
+        for n in (1..=64).chain(1..=64) {
+            track.may_be(state(n));
+        }
+        assert_eq!((track.unknown.len(), track.forgotten), (64, false));
+        track.may_be(state(65));
+        assert_eq!((track.unknown.len(), track.forgotten), (64, true));
+        assert_eq!((track.unknown[0], track.unknown[63]), (state(2), state(65)));
+        track.acknowledged(state(66));
+        assert_eq!((track.unknown.len(), track.forgotten), (0, false));
+    }
+
+    #[test]
     fn going_on_from_less_means_that_commits_were_lost() {
         let mut track = Track::new(WorkerId(1));
         for n in 1..=10 {

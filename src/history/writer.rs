@@ -206,6 +206,25 @@ mod tests {
     }
 
     #[test]
+    fn a_birth_is_told_once_and_evidence_as_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let rotation = Rotation::default();
+        let writer = Writer::to_directory(header(), directory.path(), rotation, &FD).unwrap();
+        writer.born(77).unwrap();
+        writer.born(78).unwrap();
+        let name = ReplicaName::tidy("a");
+        let message = "two \"worlds\"".to_owned();
+        let evidence = Evidence::new(crate::evidence::Kind::Fork, name, 0.5, message);
+        writer.evidence(&evidence).unwrap();
+        let path = directory.path().join("replica-a.jsonl");
+        assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 3);
+        let mut reader = Reader::new(BufReader::new(File::open(&path).unwrap()), "x").unwrap();
+        let read: Result<Vec<_>, _> = reader.by_ref().collect();
+        assert_eq!(read.unwrap(), [Event::Evidence(evidence)]);
+        assert_eq!(reader.header().birth, Some(77));
+    }
+
+    #[test]
     fn a_long_history_stays_bounded_and_the_last_part_says_where_the_workers_were() {
         let directory = tempfile::tempdir().unwrap();
         let rotation = Rotation { bytes: 2000, keep: 2 };

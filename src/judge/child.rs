@@ -53,3 +53,23 @@ fn unreadable(request: &Request, how: &str) -> Verdict {
     let crash = Evidence::new(Kind::Crash, ReplicaName::tidy("judge"), request.at, message);
     Verdict { evidence: vec![crash], integrity: how.to_owned(), ..nothing }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Claim;
+    use super::*;
+    use crate::history::Track;
+    use crate::ids::WorkerId;
+
+    #[test]
+    fn a_database_that_kills_its_judge_has_nothing_and_that_is_one_piece_of_evidence() {
+        let track = Track { acked: 3, ..Track::new(WorkerId(1)) };
+        let claim = Claim::new(ReplicaName::tidy("a"), 0, track);
+        let verdict = unreadable(&Request { at: 2.5, workers: vec![claim] }, "signal: 7 (SIGBUS)");
+        assert_eq!((verdict.acked, verdict.present, verdict.lost), (3, 0, 3));
+        assert_eq!(verdict.integrity, "signal: 7 (SIGBUS)");
+        let [crash] = verdict.evidence.as_slice() else { panic!("{:?}", verdict.evidence) };
+        assert_eq!((crash.kind, crash.at, crash.replica.as_str()), (Kind::Crash, 2.5, "judge"));
+        assert!(crash.message.ends_with("it read: signal: 7 (SIGBUS)"), "{crash}");
+    }
+}

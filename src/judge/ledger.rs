@@ -247,4 +247,74 @@ mod tests {
         let track = &next[0].track;
         assert_eq!(super::missing(track, State { n: 4, chain: 4 }), 1, "survived a cut, must stay");
     }
+
+    fn mark(worker: u32, id: i64, acked: u64) -> WorkerMark {
+        let state = State { n: acked, chain: acked };
+        WorkerMark { worker, id: WorkerId(id), at: 0, state, acked, lost: 0 }
+    }
+
+    #[test]
+    fn replicas_are_known_by_their_names_as_long_as_they_live() {
+        let mut ledger = Ledger::default();
+        let [a, b] = ["a", "b"].map(|name| ledger.replica(&ReplicaName::tidy(name)));
+        assert_ne!(a, b);
+        assert_eq!(ledger.replica(&ReplicaName::tidy("b")), b);
+        ledger.worker(b, &mark(0, 5, 0));
+        ledger.bury(&ReplicaName::tidy("b"));
+        assert_eq!(ledger.replica(&ReplicaName::tidy("b")), b, "its place was free");
+        assert!(ledger.claim(b, 0).is_none(), "and who has it now has no workers yet");
+        assert_eq!(ledger.replica(&ReplicaName::tidy("a")), a);
+    }
+
+    #[test]
+    fn a_worker_is_new_once_and_what_was_before_its_first_line_is_not_known() {
+        let mut ledger = Ledger::default();
+        let entry = ledger.replica(&ReplicaName::tidy("a"));
+        let told = |(claim, new): (&mut Claim, bool)| (claim.track.clone(), new);
+        let (track, new) = told(ledger.worker(entry, &mark(0, 5, 0)));
+        assert_eq!((track, new), (Track::new(WorkerId(5)), true));
+        let (track, new) = told(ledger.worker(entry, &mark(1, 6, 3)));
+        assert_eq!((track.acked, track.state.n, track.forgotten, new), (3, 3, true, true));
+        assert!(!told(ledger.worker(entry, &mark(1, 6, 3))).1);
+        assert_eq!(ledger.claim(entry, 1).unwrap().track.id, WorkerId(6));
+        assert!(ledger.claim(entry, 2).is_none());
+    }
+
+    #[test]
+    fn a_replica_has_told_all_if_it_left_no_worker_behind() {
+        for (left, ended) in [(Some(0), true), (Some(1), false), (None, false)] {
+            let mut ledger = ledger_of(&[1]);
+            let other = ledger.replica(&ReplicaName::tidy("b"));
+            ledger.worker(other, &mark(0, 9, 0));
+            let totals = Event::End(Totals { left, ..Totals::default() });
+            ledger.feed(&ReplicaName::tidy("a"), &totals);
+            let claims = ledger.request(0.0).workers;
+            assert_eq!((claims[0].ended, claims[1].ended), (ended, false), "{left:?}");
+        }
+    }
+
+    #[test]
+    fn where_nothing_was_promised_nothing_is_lost_and_nothing_is_a_phantom() {
+        let [claim] = <[_; 1]>::try_from(ledger_of(&[3]).request_unpromised(0.0).workers).unwrap();
+        for n in 0..9 {
+            let found = State { n, chain: n };
+            assert_eq!(missing(&claim.track, found), 0, "{n}");
+            assert!(!super::super::is_phantom(&claim, found), "{n}");
+        }
+    }
+
+    #[test]
+    fn only_a_reset_takes_a_database_away() {
+        let of = |mine, birth, last| {
+            let claim = Claim::new(ReplicaName::tidy("a"), 0, Track::new(WorkerId(1)));
+            Claim { birth: mine, ..claim }.is_of(birth, last)
+        };
+        assert!(of(None, Some((5, true)), Some(5)), "it was never told");
+        assert!(of(Some(5), Some((5, true)), Some(5)));
+        assert!(of(Some(5), Some((5, false)), Some(5)));
+        assert!(!of(Some(4), Some((5, true)), Some(5)));
+        assert!(of(Some(4), Some((5, false)), Some(5)), "it was not reset, so where is it?");
+        assert!(of(Some(5), None, Some(5)));
+        assert!(!of(Some(4), None, Some(5)));
+    }
 }

@@ -147,6 +147,19 @@ mod tests {
         assert!(clock.see(point(20 * WINDOW as u64 + 1, 100)).is_some());
     }
 
+    #[test]
+    fn what_says_no_more_than_is_known_is_not_remembered() {
+        let mut clock = Clock::default();
+        for (time, version) in [(10, 5), (10, 4), (11, 5), (10, 6), (9, 6), (12, 7)] {
+            assert_eq!(clock.prove(point(time, version)), None);
+        }
+        assert_eq!(clock.proved, [point(9, 6), point(12, 7)]);
+        for (time, version) in [(20, 8), (20, 9), (19, 8), (20, 7), (21, 7), (22, 9), (21, 8)] {
+            assert_eq!(clock.see(point(time, version)), None);
+        }
+        assert_eq!(clock.seen, [point(21, 7), point(22, 9)]);
+    }
+
     fn events() -> impl Strategy<Value = Vec<(bool, u64, u64)>> {
         proptest::collection::vec((any::<bool>(), 0..60_u64, 0..30_u64), 0..80)
     }

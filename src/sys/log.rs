@@ -50,7 +50,8 @@ fn errno_in(message: &str) -> Option<c_int> {
     rest.split_once(')')?.0.parse().ok()
 }
 
-fn take(code: c_int, message: &str) {
+/// A message of SQLite.
+pub(crate) fn take(code: c_int, message: &str) {
     // Which statement failed is known; that a schema changed, or a WAL was recovered, is no news.
     let news =
         !matches!(code & 0xff, ffi::SQLITE_NOTICE | ffi::SQLITE_WARNING | ffi::SQLITE_SCHEMA);

@@ -1,12 +1,16 @@
 //! Real WALs of real SQLite are read as SQLite reads them, and any changed byte is noticed.
 
+use std::io::Read as _;
 use std::path::PathBuf;
 
 use proptest::prelude::*;
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
-use super::{Beside, SHM_LENGTH, contradictions, read, read_index, read_wal};
+use super::{
+    Beside, Frames, Generation, SHM_LENGTH, WalError, checksum, contradictions, read, read_index,
+    read_wal,
+};
 
 /// A database in WAL mode that is still open.
 struct Written {
@@ -197,6 +201,13 @@ fn each_contradiction_has_a_sentence() {
     let mut wrong = index;
     wrong.copies[0].salts[0] ^= 1;
     says(Some(&wal), &wrong, "is of a WAL with salts");
+    let [one, other] = wal.header.salts;
+    let salts =
+        format!("with salts {:08x}-{other:08x}, the file has {one:08x}-{other:08x}", one ^ 1);
+    says(Some(&wal), &wrong, &salts);
+    (wrong.copies[0].frames, wrong.copies[1]) = (0, wrong.copies[0]);
+    let found = contradictions(Some(&wal), Some(&wrong));
+    assert!(found.iter().all(|line| !line.contains("with salts")), "it counts none: {found:?}");
     let mut wrong = index;
     wrong.copies[0].frames += 1;
     says(Some(&wal), &wrong, "the last valid one in the file is");
@@ -227,4 +238,174 @@ fn what_is_no_wal_is_refused_in_words() {
     std::fs::write(directory.path().join("a"), "garbage").unwrap();
     let garbage = read(&directory.path().join("a"), &directory.path().join("b")).unwrap();
     assert_eq!(garbage.lines()[0], "WAL: cut short: 7 bytes, and a header has 32");
+}
+
+#[test]
+fn each_part_of_the_first_bytes_must_be_right_by_itself() {
+    let header = |magic: u32, page_size: u32| {
+        let mut bytes = [magic, 3_007_000, page_size].map(u32::to_be_bytes).concat();
+        bytes.resize(32, 0);
+        read_wal(&bytes[..]).map(|read| read.header.page_size).map_err(|error| error.to_string())
+    };
+    for good in [512, 4096, 65536] {
+        assert_eq!(header(0x377f_0682, good), Ok(good));
+        assert_eq!(header(0x377f_0683, good), Ok(good));
+    }
+    for wrong in [0, 256, 1000, 131_072] {
+        assert!(header(0x377f_0682, wrong).is_err(), "{wrong}");
+    }
+    assert!(header(0x377f_0680, 4096).is_err());
+    assert!(header(0x377f_0782, 4096).is_err());
+    assert!(matches!(read_wal(&[0; 31][..]), Err(WalError::Short(31))));
+}
+
+/// Makes all checksums right for what the bytes are now, at pages of 512 bytes; gives the last one.
+fn sum_up(bytes: &mut [u8], word: fn([u8; 4]) -> u32) -> [u32; 2] {
+    let put = |place: &mut [u8], sums: [u32; 2]| {
+        place.copy_from_slice(&sums.map(u32::to_be_bytes).concat());
+        sums
+    };
+    let sums = checksum([0; 2], &bytes[..24], word);
+    let mut sums = put(&mut bytes[24..32], sums);
+    for frame in bytes[32..].chunks_exact_mut(24 + 512) {
+        sums = checksum(checksum(sums, &frame[..8], word), &frame[24..], word);
+        put(&mut frame[16..24], sums);
+    }
+    sums
+}
+
+#[test]
+fn a_frame_of_no_page_ends_what_counts() {
+    let written = Written::new(512, &[Step::Insert(700), Step::Insert(100)]);
+    let good = written.read().wal.unwrap();
+    let mut bytes = std::fs::read(written.path("-wal")).unwrap();
+    let last = bytes.len() - 512 - 24;
+    bytes[last..last + 4].fill(0);
+    sum_up(&mut bytes, u32::from_le_bytes);
+    let changed = read_wal(&bytes[..]).unwrap();
+    assert_eq!((good.valid, good.commits), (good.frames, 3));
+    assert_eq!(changed.commits, 2);
+    assert_eq!(changed.valid + changed.uncommitted, good.valid - 1);
+}
+
+/// Gives bytes one by one, now and then an interruption, and an error in the end.
+struct Slow<'a>(&'a [u8], bool);
+
+impl std::io::Read for Slow<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.1 = !self.1;
+        match self.0 {
+            _ if self.1 => Err(std::io::ErrorKind::Interrupted.into()),
+            [first, rest @ ..] => {
+                (buffer[0], self.0) = (*first, rest);
+                Ok(1)
+            }
+            [] => Err(std::io::ErrorKind::PermissionDenied.into()),
+        }
+    }
+}
+
+#[test]
+fn what_is_read_in_pieces_is_read_to_its_end_and_an_error_is_told() {
+    let written = Written::new(512, &[]);
+    let bytes = std::fs::read(written.path("-wal")).unwrap();
+    let told = read_wal(Slow(&bytes, false)).unwrap_err();
+    let WalError::Read(told) = told else { panic!("{told}") };
+    assert_eq!(told.kind(), std::io::ErrorKind::PermissionDenied);
+    let header = read_wal(Slow(&bytes[..31], false).chain(std::io::empty()));
+    assert!(matches!(header, Err(WalError::Read(_))), "{header:?}");
+    // A last interruption, and then the end.
+    let whole = Slow(&bytes, false).take(bytes.len() as u64);
+    assert_eq!(read_wal(whole).unwrap(), read_wal(&bytes[..]).unwrap());
+}
+
+#[test]
+fn what_a_wal_and_an_index_hold_is_said_in_a_line() {
+    let written = Written::new(512, &[Step::Insert(4000), Step::Insert(10)]);
+    let Beside { wal, index, .. } = written.read();
+    let (wal, mut index) = (wal.unwrap(), index.unwrap());
+    let salts = |salts: [u32; 2]| format!("{:08x}-{:08x}", salts[0], salts[1]);
+    let (mine, count, pages) = (salts(wal.header.salts), wal.frames, wal.pages);
+    let plain = format!(
+        "WAL: generation 0 (salts {mine}), {count} frames of 512 bytes; {count} count, with 3 \
+         commits of {pages} pages; the database has {} pages then",
+        wal.database_pages
+    );
+    assert_eq!(wal.line(), plain);
+    let older = Generation { salts: [1, 2], first: 5, frames: 3 };
+    let mut other = wal.clone();
+    other.header.checksum_holds = false;
+    (other.uncommitted, other.rest) = (2, 9);
+    other.generations.push(older);
+    let expected = "; the header's checksum is wrong, so none counts; 2 frames after them have no \
+                    commit; frames 5 to 7 are of salts 00000001-00000002; 9 bytes of a frame are \
+                    left at the end";
+    assert_eq!(other.line(), format!("{plain}{expected}"));
+    let frames = wal.generations.iter().map(|one| one.frames).sum::<u64>();
+    assert_eq!((wal.generations.len(), frames), (1, count));
+
+    (index.backfilled, index.attempted) = (3, 5);
+    index.read_marks = [Some(0), Some(7), None, None, None];
+    let change = index.copies[0].change;
+    let line = format!(
+        "index (-shm): {count} frames (mxFrame) of salts {mine}, 3 copied into the database \
+         (nBackfill), 5 begun; read marks 0 7 - - -; copies agree, checksums right; {} pages, \
+         change {change}",
+        wal.database_pages
+    );
+    assert_eq!(index.line(), line);
+    index.copies[1].checksum_holds = false;
+    let wrong = line.replace("agree", "differ").replace("checksums right", "checksums wrong");
+    assert_eq!(index.line(), wrong);
+}
+
+#[test]
+fn each_number_of_an_index_has_its_place() {
+    let numbers: Vec<u32> = (100..134).collect();
+    let bytes = numbers.iter().flat_map(|number| number.to_ne_bytes()).collect::<Vec<_>>();
+    let index = read_index(&bytes).unwrap();
+    for (copy, first) in index.copies.iter().zip([100, 112]) {
+        assert_eq!((copy.version, copy.change), (first, first + 2));
+        assert_eq!((copy.frames, copy.database_pages), (first + 4, first + 5));
+        assert_eq!(copy.frame_checksum, [first + 6, first + 7]);
+        assert_eq!(copy.salts, [first + 8, first + 9].map(u32::swap_bytes));
+        assert!(!copy.checksum_holds && copy.initialized);
+    }
+    assert_eq!(index.backfilled, 124);
+    assert_eq!(index.read_marks, [125, 126, 127, 128, 129].map(Some));
+    assert_eq!(index.attempted, 132);
+    assert_eq!(read_index(&bytes[..SHM_LENGTH - 1]), None);
+    assert_eq!(SHM_LENGTH, 136);
+    let one = |at: usize, value: u8| {
+        let mut bytes = [0; SHM_LENGTH];
+        bytes[at] = value;
+        read_index(&bytes).unwrap()
+    };
+    assert!(!one(0, 0).is_used() && one(12, 1).is_used() && one(48 + 12, 1).is_used());
+    assert_eq!(one(15, 2).copies[0].page_size, 512);
+    assert_eq!(one(14, 1).copies[0].page_size, 65536, "it does not fit and is written as 1");
+}
+
+#[test]
+fn a_wal_of_a_machine_with_the_other_order_of_bytes_is_read_the_same() {
+    let written = Written::new(512, &[Step::Insert(700), Step::Insert(100)]);
+    let good = written.read().wal.unwrap();
+    let mut bytes = std::fs::read(written.path("-wal")).unwrap();
+    assert_eq!(bytes[3], 0x82, "this machine's words begin with the low byte");
+    bytes[3] = 0x83;
+    let sums = sum_up(&mut bytes, u32::from_be_bytes);
+    let other = read_wal(&bytes[..]).unwrap();
+    assert_eq!(other.checksum, sums);
+    assert_eq!(Frames { checksum: good.checksum, ..other }, good);
+}
+
+#[test]
+fn an_empty_file_is_no_wal_and_one_that_cannot_be_read_is_an_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    std::fs::write(path("empty"), "").unwrap();
+    let empty = read(&path("empty"), &path("empty")).unwrap();
+    assert_eq!(empty.lines(), ["WAL: none", "index (-shm): none"]);
+    assert!(read(&path("empty/inside"), &path("none")).is_err(), "not a directory");
+    assert!(read(&path("none"), &path("empty/inside")).is_err());
 }
