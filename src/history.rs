@@ -22,6 +22,7 @@ pub use track::{State, Track};
 pub use writer::Writer;
 
 pub(crate) use marks::Marks;
+pub(crate) use reader::{LONGEST_LINE, TOO_LONG};
 pub(crate) use rotated::Rotated;
 
 /// The name and version of a document's format.

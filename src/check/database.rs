@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::CheckError;
 use crate::judge::{Request, Verdict, by_child};
-use crate::place::beside;
+use crate::place::{self, beside};
 use crate::wal::{self, Beside};
 use crate::workplace::Workplace;
 
@@ -41,9 +41,8 @@ pub(super) fn judge(path: &Path, request: &Request) -> Result<(Database, Verdict
     for ending in ["", "-wal", "-journal"] {
         let (from, to) = (beside(path, ending), beside(&copy, ending));
         if ending.is_empty() || from.exists() {
-            let read = fs::File::open(&from)
-                .map_err(|source| CheckError::Read { path: from.clone(), source });
-            let mut read = read?;
+            let mut read = place::regular(&from)
+                .map_err(|source| CheckError::Read { path: from.clone(), source })?;
             let wrong = |source| CheckError::Copy { path: to.clone(), source };
             let mut write = fs::File::create(&to).map_err(wrong)?;
             std::io::copy(&mut read, &mut write).map_err(wrong)?;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use super::CheckError;
 use crate::forensics;
 use crate::history::{Event, Header, HistoryError, Reader};
+use crate::place;
 
 /// Bytes that are read at once.
 const CHUNK: usize = 1 << 20;
@@ -124,7 +125,7 @@ fn age(path: &Path, header: &Header) -> Option<u64> {
 
 fn open(path: &Path) -> Result<Reader<BufReader<File>>, HistoryError> {
     let name = path.display().to_string();
-    match File::open(path) {
+    match place::regular(path) {
         Ok(file) => Reader::new(BufReader::with_capacity(CHUNK, file), name),
         Err(source) => Err(HistoryError::Read { name, source }),
     }

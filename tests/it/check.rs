@@ -165,6 +165,25 @@ fn what_cannot_be_checked_is_one_clear_error() {
 }
 
 #[test]
+fn what_is_no_file_and_what_has_no_lines_is_refused() {
+    let results = Place::new();
+    let history = results.path().join("replica-a.jsonl");
+    let refused = |expected: &str| {
+        let output = check(results.path(), &[]);
+        assert_eq!(output.status.code(), Some(2), "{expected}: {output:?}");
+        let told = stderr(&output);
+        assert!(told.len() == 1 && told[0].ends_with(expected), "{expected}: {told:?}");
+        fs::remove_file(&history).unwrap();
+    };
+    std::os::unix::fs::symlink("/dev/zero", &history).unwrap();
+    refused("replica-a.jsonl: cannot be read: it is not a regular file");
+    nix::unistd::mkfifo(&history, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    refused("replica-a.jsonl: cannot be read: it is not a regular file");
+    File::create(&history).unwrap().set_len(1 << 30).unwrap();
+    refused("it is longer than any line of a history");
+}
+
+#[test]
 fn a_comparison_is_judged_as_it_was_live_and_reported() {
     let Some(rig) = Rig::new() else { return };
     let out = rig.path("out");
