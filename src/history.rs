@@ -168,4 +168,6 @@ pub enum Event {
     Evidence(Evidence),
     /// The replica ended in good order.
     End(Totals),
+    /// What came after this could not be written: it may have done more.
+    Cut,
 }

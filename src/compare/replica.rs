@@ -30,6 +30,8 @@ pub(super) enum News {
     Header(usize, Box<Header>),
     /// The next lines.
     Events(usize, Vec<Event>),
+    /// The history is kept no further than this, and why.
+    Unkept(usize, String),
     /// Something that is no history.
     Nonsense(usize, String),
     /// It will say no more.
@@ -208,7 +210,9 @@ impl Feed {
         let tail = self.rest.split_off(end + 1);
         let lines = std::mem::replace(&mut self.rest, tail);
         // At once: what was said must be there whatever comes next.
-        self.kept.put(&lines);
+        if let Some(why) = self.kept.put(&lines) {
+            let _ = self.news.send(News::Unkept(self.index, why));
+        }
         let mut events = Vec::new();
         for line in lines[..end].split(|&byte| byte == b'\n') {
             match parse_line(line) {

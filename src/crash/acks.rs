@@ -118,6 +118,8 @@ fn read_one(
             Event::Worker(mark) => mark.at,
             Event::Commit(commit) => commit.end,
             Event::End(totals) => totals.at,
+            // No earlier than all before it.
+            Event::Cut => 0,
             Event::Evidence(_) => continue,
         };
         // Lines of several workers may be written in another order than their times.

@@ -220,6 +220,7 @@ enum Word {
     Commit,
     Evidence,
     End,
+    Cut,
 }
 
 impl Raw {
@@ -230,6 +231,7 @@ impl Raw {
             Word::Evidence => {
                 self.evidence.map(Event::Evidence).ok_or("an evidence line needs evidence")
             }
+            Word::Cut => Ok(Event::Cut),
             Word::End => {
                 self.totals().ok_or("an end line needs t, commits, transactions, busy, count")
             }

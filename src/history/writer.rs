@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicI32;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::marks::Marks;
-use super::rotated::{Rotated, Rotation};
+use super::rotated::{CUT, Rotated, Rotation};
 use super::{Commit, Event, Header, Outcome, Sight, Totals, WorkerMark};
 use crate::evidence::Evidence;
 use crate::output;
@@ -125,12 +125,9 @@ impl Inner {
         let Some(file) = &mut self.file else { return Ok(()) };
         file.put(&self.line)?;
         if file.is_full() {
-            file.turn()?;
             let mut lines = header_line(&self.header)?;
             self.marks.carry_over(&mut lines)?;
-            if let Some(file) = &mut self.file {
-                file.put(&lines)?;
-            }
+            file.turn(&lines)?;
         }
         Ok(())
     }
@@ -186,6 +183,7 @@ impl Event {
                 writeln!(line, r#"{{"k":"evidence","evidence":{evidence}}}"#)?;
             }
             Self::End(totals) => end_line(&mut line, totals)?,
+            Self::Cut => line.extend_from_slice(CUT),
         }
         Ok(line)
     }

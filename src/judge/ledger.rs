@@ -59,6 +59,7 @@ impl Ledger {
                 }
             }
             Event::End(totals) => self.end(entry, totals),
+            Event::Cut => self.cut(entry),
             Event::Evidence(_) => {}
         }
     }
@@ -91,6 +92,13 @@ impl Ledger {
             for at in self.replicas[entry].claims.values() {
                 self.claims[*at].ended = true;
             }
+        }
+    }
+
+    /// What a replica did later could not be written: its rows may have anything more.
+    pub fn cut(&mut self, Entry(entry): Entry) {
+        for at in self.replicas[entry].claims.values() {
+            self.claims[*at].track.forgotten = true;
         }
     }
 
