@@ -120,7 +120,7 @@ impl Ledger {
     /// What to ask the judge; evidence will carry the time `at`, in seconds.
     #[must_use]
     pub fn request(&self, at: f64) -> Request {
-        Request { at, workers: self.claims.clone(), is_copy: false }
+        Request { at, workers: self.claims.clone(), ..Request::default() }
     }
 
     /// What to ask a judge after a power cut that may have undone commits, as nothing had promised
@@ -175,11 +175,12 @@ impl Claim {
     }
 
     /// Whether it is to be looked for in the database with this number, of which is known whether a
-    /// reset made it. Where there is no number, in the last one that histories tell of.
-    pub(super) fn is_of(&self, birth: Option<(u64, bool)>, last: Option<u64>) -> bool {
+    /// reset made it. Where there is no number, in the last one that histories tell of. Another
+    /// number is evidence, but for a database that was only `named`.
+    pub(super) fn is_of(&self, birth: Option<(u64, bool)>, last: Option<u64>, named: bool) -> bool {
         match (self.birth, birth) {
             (None, _) => true,
-            (Some(mine), Some((number, reset))) => mine == number || !reset,
+            (Some(mine), Some((number, reset))) => mine == number || !(reset || named),
             (mine, None) => mine == last,
         }
     }
