@@ -37,6 +37,12 @@ pub enum CheckError {
     /// A file that is no database of ours.
     #[error("{0}: not a database that walbanger made; name one, or a results directory")]
     Foreign(PathBuf),
+    /// A database of ours that the histories do not tell of.
+    #[error(
+        "{0}: it is another database: the number that it was given when it was made is not the one \
+         that these histories tell; name the one that they are of"
+    )]
+    Other(PathBuf),
     /// One database cannot belong to many trials.
     #[error("{0}: holds many trials; name the one that --database belongs to")]
     Many(PathBuf),
@@ -79,7 +85,13 @@ pub fn check(path: &Path, database: Option<&Path>) -> Result<Checked, CheckError
     }
     let mut runs = Vec::new();
     for files in all {
-        let examined = examine::examine(files.histories)?;
+        let mut examined = examine::examine(files.histories)?;
+        examined.notes.extend(
+            files.empty.iter().map(|path| {
+                format!("{}: holds no whole line, so it tells nothing", path.display())
+            }),
+        );
+        examined.request.named = database.is_some();
         let database = database.map(Path::to_owned).or(files.database);
         runs.push(Run::new(files.name, examined, database.as_deref())?);
     }

@@ -117,8 +117,8 @@ pub enum CrashStatesError {
         /// Why not.
         source: std::io::Error,
     },
-    /// A recording that is none.
-    #[error("{path}: {source}; name what `walbanger mount --record` wrote")]
+    /// A recording that is none, or was damaged.
+    #[error("{path}: {source}; {}", remedy(source))]
     Recording {
         /// The file.
         path: PathBuf,
@@ -154,6 +154,13 @@ pub enum CrashStatesError {
     /// A process that judges states did not.
     #[error("a process that judges states failed: {0}")]
     Child(String),
+}
+
+fn remedy(error: &RecordError) -> &'static str {
+    match error {
+        RecordError::Damaged(_) => "record the run again",
+        _ => "name what `walbanger mount --record` wrote",
+    }
 }
 
 impl CrashStatesError {

@@ -23,6 +23,7 @@ pub use track::{State, Track};
 pub use writer::Writer;
 
 pub(crate) use marks::Marks;
+pub(crate) use reader::{LONGEST_LINE, TOO_LONG};
 pub(crate) use rotated::Rotated;
 
 /// The name and version of a document's format.
@@ -168,4 +169,6 @@ pub enum Event {
     Evidence(Evidence),
     /// The replica ended in good order.
     End(Totals),
+    /// What came after this could not be written: it may have done more.
+    Cut,
 }

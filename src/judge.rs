@@ -39,6 +39,10 @@ pub struct Request {
     /// Whether the database is a copy that the judge may change: then it makes a checkpoint, too.
     #[serde(default)]
     pub is_copy: bool,
+    /// Whether somebody has only said that this is the database of these workers: those that tell of
+    /// another number are of another one then.
+    #[serde(default)]
+    pub named: bool,
 }
 
 /// What one worker was acknowledged.
@@ -85,8 +89,8 @@ pub struct Verdict {
     pub present: u64,
     /// Those that are not, those that the workers themselves found missing included.
     pub lost: u64,
-    /// Commits that were acknowledged to a database which a reset has replaced by this one: they
-    /// are neither looked for nor counted.
+    /// Commits that were acknowledged to a database which a reset has replaced by this one, or to
+    /// another one: they are neither looked for nor counted.
     #[serde(default)]
     pub replaced: u64,
     /// The row of each worker, in the order of the request; fewer if not all could be read.
@@ -95,6 +99,15 @@ pub struct Verdict {
     /// The version of the database, if that could be read.
     #[serde(default)]
     pub version: Option<Version>,
+    /// The number of the database, if it could be read.
+    #[serde(default)]
+    pub birth: Option<u64>,
+    /// Whether a reset made it.
+    #[serde(default)]
+    pub reset: bool,
+    /// Whether it has the tables of somebody else, and none of ours.
+    #[serde(default)]
+    pub foreign: bool,
     /// What is wrong.
     pub evidence: Vec<Evidence>,
 }
@@ -112,6 +125,8 @@ pub fn judge(database: &Path, request: &Request) -> Verdict {
         replaced: 0,
         found: Vec::new(),
         version: None,
+        birth: None,
+        foreign: false,
     };
     judge.database(database, request);
     let acked = judge.acked;
@@ -126,6 +141,9 @@ pub fn judge(database: &Path, request: &Request) -> Verdict {
         replaced: judge.replaced,
         found: judge.found,
         version: judge.version,
+        birth: judge.birth.map(|(number, _)| number),
+        reset: judge.birth.is_some_and(|(_, reset)| reset),
+        foreign: judge.foreign,
         evidence: judge.evidence,
     }
 }
@@ -143,6 +161,8 @@ struct Judge {
     replaced: u64,
     found: Vec<State>,
     version: Option<Version>,
+    birth: Option<(u64, bool)>,
+    foreign: bool,
 }
 
 impl Judge {
@@ -157,7 +177,8 @@ impl Judge {
         };
         match holds(&connection) {
             Ok(Holds::Ours) => {}
-            Ok(_) => {
+            Ok(other) => {
+                self.foreign = matches!(other, Holds::Other(..));
                 let message = "the database has lost its tables";
                 self.finding(Finding::new(Kind::LostCommit, message));
                 return self.nothing_readable(claims.len());
@@ -174,9 +195,10 @@ impl Judge {
             self.fault(Some(&connection), fault);
         }
         let birth = birth(&connection);
+        self.birth = birth;
         let last = claims.iter().rev().find_map(|claim| claim.birth);
         let (mine, others): (Vec<&Claim>, Vec<_>) =
-            claims.iter().partition(|claim| claim.is_of(birth, last));
+            claims.iter().partition(|claim| claim.is_of(birth, last, request.named));
         self.replaced = others.iter().map(|claim| claim.track.acked).sum();
         self.acked -= self.replaced;
         self.lost -= self.replaced;
@@ -432,7 +454,7 @@ mod tests {
         // Two of its seven were missing before, and of the five left there are two.
         claims[1].track.lost = 2;
         (claims[1].version, claims[1].at_us) = (Version(12), 1_500_000);
-        let verdict = judge(&path, &Request { at: 2.5, workers: claims });
+        let verdict = judge(&path, &Request { at: 2.5, workers: claims, ..Request::default() });
         assert_eq!((verdict.acked, verdict.present, verdict.lost), (14, 9, 5));
         assert_eq!((verdict.replaced, verdict.version), (0, Some(Version(18))));
         assert_eq!(verdict.found.iter().map(|state| state.n).collect::<Vec<_>>(), [5, 4, 9, 0]);
@@ -466,7 +488,7 @@ mod tests {
         ));
         let mut claims = vec![claim(2, 3), claim(1, 5)];
         (claims[0].birth, claims[1].birth) = (Some(6), Some(7));
-        let verdict = judge(&path, &Request { at: 0.0, workers: claims });
+        let verdict = judge(&path, &Request { at: 0.0, workers: claims, ..Request::default() });
         assert_eq!((verdict.acked, verdict.present, verdict.lost), (5, 5, 0));
         assert_eq!((verdict.replaced, told(&verdict)), (3, vec![]));
     }
@@ -497,7 +519,9 @@ mod tests {
     #[test]
     fn what_cannot_be_read_is_lost_and_the_first_that_is_wrong_is_told() {
         let (_directory, path) = written("PRAGMA application_id = 3");
-        let judged = |n| judge(&path, &Request { at: 0.0, workers: vec![claim(1, n)] });
+        let judged = |n| {
+            judge(&path, &Request { at: 0.0, workers: vec![claim(1, n)], ..Request::default() })
+        };
         let no_tables = (Kind::LostCommit, "the database has lost its tables");
         assert_eq!(told(&judged(0)), [no_tables]);
         let nothing = "none of the 5 acknowledged commits of 1 workers can be read";
@@ -508,7 +532,7 @@ mod tests {
              INSERT INTO entry VALUES (1, 2, 3, 4, x'00')",
         );
         let workers = vec![claim(1, 0), claim(2, 5), claim(3, 6)];
-        let verdict = judge(&path, &Request { at: 0.0, workers });
+        let verdict = judge(&path, &Request { at: 0.0, workers, ..Request::default() });
         let kinds: Vec<_> = told(&verdict).into_iter().map(|(kind, _)| kind).collect();
         let wrong = Kind::Corruption;
         assert_eq!(kinds, [wrong, wrong, wrong, Kind::LostCommit], "{verdict:#?}");
@@ -548,7 +572,7 @@ mod tests {
         let path = directory.path().join("x.db");
         std::fs::write(&path, vec![7; 9000]).unwrap();
         let claim = Claim::new(ReplicaName::tidy("a"), 0, track(5));
-        let request = Request { at: 1.0, workers: vec![claim], is_copy: false };
+        let request = Request { at: 1.0, workers: vec![claim], ..Request::default() };
         let verdict = judge(&path, &request);
         assert_eq!((verdict.acked, verdict.present, verdict.lost), (5, 0, 5));
         assert!(verdict.evidence.iter().any(|evidence| evidence.code == Some(26)));

@@ -1,7 +1,8 @@
 //! Looks at a path that must be a directory, and says what is wrong with it and what helps.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, ErrorKind};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 /// The most links that are followed, as in the kernel.
@@ -43,6 +44,20 @@ pub(crate) fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(ending);
     name.into()
+}
+
+/// Opens a regular file and nothing else: a device may have no end, and whoever opens a pipe that
+/// nobody writes to waits for ever.
+pub(crate) fn regular(path: &Path) -> io::Result<File> {
+    let refuse = |about: fs::Metadata| {
+        let why = "it is not a regular file";
+        if about.is_file() { Ok(()) } else { Err(io::Error::other(why)) }
+    };
+    // Before it is opened: that alone does something to some devices.
+    refuse(fs::metadata(path)?)?;
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    refuse(file.metadata()?)?;
+    Ok(file)
 }
 
 /// The line of a table of mounts, as in `/proc/self/mountinfo` (`proc_pid_mountinfo(5)`), for the
@@ -122,6 +137,22 @@ mod tests {
         }
         symlink("loop", real.join("loop")).unwrap();
         assert_eq!(file(&real.join("loop")), real.join("loop"));
+    }
+
+    #[test]
+    fn only_regular_files_are_opened() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        let why = |path: &Path| regular(path).unwrap_err().to_string();
+        nix::unistd::mkfifo(&path("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        symlink("/dev/zero", path("zeros")).unwrap();
+        for place in [&path("pipe"), &path("zeros"), directory.path()] {
+            assert_eq!(why(place), "it is not a regular file", "{}", place.display());
+        }
+        fs::write(path("file"), "text").unwrap();
+        symlink("file", path("link")).unwrap();
+        assert_eq!(io::read_to_string(regular(&path("link")).unwrap()).unwrap(), "text");
+        assert!(why(&path("none")).starts_with("No such file"));
     }
 
     #[test]

@@ -9,11 +9,12 @@ mod index;
 #[cfg(test)]
 mod tests;
 
-use std::fs;
-use std::io::{self, BufReader};
+use std::io::{self, BufReader, Read as _};
 use std::path::Path;
 
 use serde::Serialize;
+
+use crate::place;
 
 pub use frames::{Frames, Generation, WalError, WalHeader, read_wal};
 pub use index::{Index, IndexHeader, SHM_LENGTH, read_index};
@@ -34,7 +35,7 @@ pub struct Beside {
 /// Reads a WAL and an index; either may be missing.
 pub fn read(wal: &Path, shm: &Path) -> io::Result<Beside> {
     let (mut frames, mut wal_unreadable) = (None, None);
-    match fs::File::open(wal) {
+    match place::regular(wal) {
         Ok(file) if file.metadata()?.len() > 0 => {
             match read_wal(BufReader::with_capacity(1 << 18, file)) {
                 Ok(read) => frames = Some(read),
@@ -46,8 +47,11 @@ pub fn read(wal: &Path, shm: &Path) -> io::Result<Beside> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
-    let index = match fs::read(shm) {
-        Ok(bytes) => read_index(&bytes),
+    let mut bytes = Vec::new();
+    let index = match place::regular(shm)
+        .and_then(|file| file.take(SHM_LENGTH as u64).read_to_end(&mut bytes))
+    {
+        Ok(_) => read_index(&bytes),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(error),
     };

@@ -1,13 +1,15 @@
 //! The database of a run: a copy is judged by a child process, and its files are described.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
 use super::CheckError;
+use crate::bang::{Found, inspect};
 use crate::judge::{JudgeError, Request, Verdict};
-use crate::place::beside;
+use crate::place::{self, beside};
 use crate::wal::{self, Beside};
 use crate::workplace::Workplace;
 
@@ -24,11 +26,34 @@ pub struct Database {
     pub present: u64,
     /// Those that are not.
     pub lost: u64,
-    /// Commits to a database that a reset replaced by this one.
+    /// Commits to a database that a reset replaced by this one, or to another one.
     pub replaced: u64,
     /// The WAL and its index, as they lay there.
     #[serde(flatten)]
     pub beside: Beside,
+}
+
+/// Refuses a database that somebody named if it cannot be the one of these workers, whose histories
+/// call it so.
+pub(super) fn admit(
+    path: &Path,
+    called: Option<&OsStr>,
+    request: &Request,
+    verdict: &Verdict,
+) -> Result<(), CheckError> {
+    let stamped = matches!(inspect(path), Ok(Found::Ours));
+    // Of a file whose beginning is damaged there is only the name to know it by.
+    let known = stamped || (!verdict.foreign && path.file_name() == called);
+    if !known {
+        return Err(CheckError::Foreign(path.to_owned()));
+    }
+    let births: Vec<_> = request.workers.iter().map(|claim| claim.birth).collect();
+    let elsewhere = |birth: &Option<u64>| birth.is_some() && *birth != verdict.birth;
+    let other = !births.is_empty() && births.iter().all(elsewhere);
+    if other && verdict.birth.is_some() && !verdict.reset {
+        return Err(CheckError::Other(path.to_owned()));
+    }
+    Ok(())
 }
 
 /// Has a copy of a database judged, with what lies beside it, so that all stays as it was found.
@@ -45,9 +70,8 @@ pub(super) fn judge(
     for ending in ["", "-wal", "-journal"] {
         let (from, to) = (beside(path, ending), beside(&copy, ending));
         if ending.is_empty() || from.exists() {
-            let read = fs::File::open(&from)
-                .map_err(|source| CheckError::Read { path: from.clone(), source });
-            let mut read = read?;
+            let mut read = place::regular(&from)
+                .map_err(|source| CheckError::Read { path: from.clone(), source })?;
             let wrong = |source| CheckError::Copy { path: to.clone(), source };
             let mut write = fs::File::create(&to).map_err(wrong)?;
             std::io::copy(&mut read, &mut write).map_err(wrong)?;

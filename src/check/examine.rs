@@ -47,6 +47,8 @@ pub struct History {
     pub ended: bool,
     /// Whether its last line was cut short, as a SIGKILL does.
     pub torn: bool,
+    /// Whether what came later could not be written, as on a full disk.
+    pub cut: bool,
     #[serde(skip)]
     totals: Option<Totals>,
 }
@@ -234,6 +236,7 @@ impl Stream {
             transactions: None,
             ended: false,
             torn: false,
+            cut: false,
             totals: None,
         };
         let (found, told, own) = Default::default();
@@ -284,6 +287,10 @@ impl Stream {
                 self.history.ended = true;
                 self.history.transactions = Some(totals.transactions);
                 self.history.totals = Some(totals);
+            }
+            Some(Event::Cut) => {
+                world.ledger.cut(self.entry);
+                self.history.cut = true;
             }
             None => {}
         }
@@ -357,6 +364,13 @@ fn sum_up(streams: Vec<Stream>, worlds: &[World], clocks: &Clocks) -> Examined {
     for stream in streams {
         let Stream { parts, found, told, own, mut history, .. } = stream;
         history.torn = parts.torn();
+        if history.cut {
+            examined.notes.push(format!(
+                "the history of replica {} could not be written to its end: what it did later is \
+                 not known",
+                history.replica
+            ));
+        }
         examined.busy += history.totals.map_or(0, |totals| totals.busy);
         for found in [own.without(&told), found] {
             for (key, count) in found.counts {

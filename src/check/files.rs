@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use super::CheckError;
 use crate::forensics;
 use crate::history::{Event, Header, HistoryError, Reader};
+use crate::place;
 
 /// Bytes that are read at once.
 const CHUNK: usize = 1 << 20;
@@ -21,6 +22,8 @@ pub(super) struct Files {
     pub name: String,
     /// The parts of each history, the oldest first.
     pub histories: Vec<Vec<PathBuf>>,
+    /// Files that end before their first line does.
+    pub empty: Vec<PathBuf>,
     /// The database that was kept.
     pub database: Option<PathBuf>,
 }
@@ -62,7 +65,8 @@ fn files_of(directory: &Path) -> Result<Option<Files>, CheckError> {
     // As the replicas left it, if that was kept; the judge changes what it looks at.
     let kept = [directory.join(forensics::DIRECTORY), directory.to_owned()];
     let database = kept.iter().map(|place| place.join(DATABASE)).find(|path| path.is_file());
-    Ok(Some(Files { name: name(&absolute), histories: in_order(parts)?, database }))
+    let (histories, empty) = in_order(parts)?;
+    Ok(Some(Files { name: name(&absolute), histories, empty, database }))
 }
 
 fn entries(directory: &Path) -> Result<Vec<PathBuf>, CheckError> {
@@ -83,14 +87,18 @@ fn name(path: &Path) -> String {
 type Run = (u64, u64, String, u32);
 
 /// Puts the parts of each run together, by what their headers say: a name may end like the number
-/// of a part.
-fn in_order(paths: Vec<PathBuf>) -> Result<Vec<Vec<PathBuf>>, CheckError> {
+/// of a part. Those that have none, as they were begun and no more, are given apart.
+fn in_order(paths: Vec<PathBuf>) -> Result<(Vec<Vec<PathBuf>>, Vec<PathBuf>), CheckError> {
+    let mut empty = Vec::new();
     let mut runs: BTreeMap<Run, Vec<(u64, PathBuf)>> = BTreeMap::new();
     for path in paths {
         let header = match open(&path) {
             Ok(reader) => reader.header().clone(),
             // Killed before its first line was whole.
-            Err(HistoryError::Empty { .. }) => continue,
+            Err(HistoryError::Empty { .. }) => {
+                empty.push(path);
+                continue;
+            }
             Err(error) => return Err(error.into()),
         };
         let age = age(&path, &header).ok_or_else(|| HistoryError::Line {
@@ -102,14 +110,15 @@ fn in_order(paths: Vec<PathBuf>) -> Result<Vec<Vec<PathBuf>>, CheckError> {
         let run = (start_unix_us, start_us, replica.to_string(), pid);
         runs.entry(run).or_default().push((age, path));
     }
-    Ok(runs
+    let runs = runs
         .into_values()
         .map(|mut parts| {
             // The higher its number the older is what was put aside; the file itself has none.
             parts.sort_by_key(|part| std::cmp::Reverse(part.0));
             parts.into_iter().map(|(_, path)| path).collect()
         })
-        .collect())
+        .collect();
+    Ok((runs, empty))
 }
 
 /// The number of a part, 0 for the newest; `None` if the file has not the name of this replica.
@@ -124,7 +133,7 @@ fn age(path: &Path, header: &Header) -> Option<u64> {
 
 fn open(path: &Path) -> Result<Reader<BufReader<File>>, HistoryError> {
     let name = path.display().to_string();
-    match File::open(path) {
+    match place::regular(path) {
         Ok(file) => Reader::new(BufReader::with_capacity(CHUNK, file), name),
         Err(source) => Err(HistoryError::Read { name, source }),
     }

@@ -1,6 +1,7 @@
 //! What a check found: for people, and as the JSON document.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -14,6 +15,7 @@ use crate::codes;
 use crate::document::Head;
 use crate::evidence::{Evidence, Kind};
 use crate::exit::Exit;
+use crate::history::Header;
 use crate::ids::Seed;
 use crate::judge::{Request, Verdict, by_child};
 
@@ -58,6 +60,12 @@ pub struct Run {
     pub notes: Vec<String>,
     #[serde(skip)]
     seed: Seed,
+    /// Whether there is only a database.
+    #[serde(skip)]
+    alone: bool,
+    /// What the histories call the database.
+    #[serde(skip)]
+    called: Option<OsString>,
 }
 
 /// The JSON document of `check`: the sums, and each run.
@@ -77,6 +85,11 @@ pub struct Document<'a> {
     database: Option<&'a Database>,
     notes: Vec<&'a str>,
     runs: &'a [Run],
+}
+
+/// What a replica calls the file of its database.
+fn called(header: &Header) -> Option<OsString> {
+    Path::new(header.settings["path"].as_str()?).file_name().map(OsString::from)
 }
 
 impl Run {
@@ -100,7 +113,9 @@ impl Run {
             histories,
             database: None,
             notes,
-            seed: header.map_or(Seed(0), |header| header.head.seed),
+            seed: header.as_ref().map_or(Seed(0), |header| header.head.seed),
+            alone: false,
+            called: header.as_ref().and_then(called),
         };
         for ((kind, code), count) in counts {
             run.count(kind, code, count);
@@ -136,6 +151,8 @@ impl Run {
             database: None,
             notes: Vec::new(),
             seed: Seed(0),
+            alone: true,
+            called: None,
         };
         run.judge(path, &Request::default())?;
         Ok(run)
@@ -143,6 +160,9 @@ impl Run {
 
     fn judge(&mut self, path: &Path, request: &Request) -> Result<(), CheckError> {
         let (database, verdict) = database::judge(path, request, by_child)?;
+        if request.named {
+            database::admit(path, self.called.as_deref(), request, &verdict)?;
+        }
         self.take(database, verdict);
         Ok(())
     }
@@ -159,12 +179,16 @@ impl Run {
             self.count(evidence.kind, evidence.code, 1);
             self.evidence.push(evidence);
         }
-        if database.replaced > 0 {
-            self.notes.push(format!(
-                "a reset replaced the database: {} commits of the one before it were not looked \
-                 for in it",
-                database.replaced
-            ));
+        match database.replaced {
+            0 => {}
+            count if verdict.reset => self.notes.push(format!(
+                "a reset replaced the database: {count} commits of the one before it were not \
+                 looked for in it"
+            )),
+            count => self.notes.push(format!(
+                "{count} commits were acknowledged to another database, by the number that it was \
+                 given when it was made, and were not looked for in this one"
+            )),
         }
         self.database = Some(database);
     }
@@ -179,7 +203,7 @@ impl Run {
 
     fn text(&self) -> String {
         let mut text = format!("{}: ", self.name);
-        if !self.histories.is_empty() {
+        if !self.alone {
             let unknown: u64 = self.histories.iter().map(|history| history.unknown).sum();
             let _ = write!(
                 text,
@@ -190,7 +214,7 @@ impl Run {
             );
         }
         match &self.database {
-            Some(database) if self.histories.is_empty() => {
+            Some(database) if self.alone => {
                 let _ = write!(text, "integrity {}; ", database.integrity);
             }
             Some(Database { present, lost, integrity, .. }) => {
@@ -215,7 +239,7 @@ impl Run {
             }
         }
         if let Some(database) = &self.database
-            && (self.evidence_total > 0 || self.histories.is_empty())
+            && (self.evidence_total > 0 || self.alone)
         {
             for line in database.beside.lines() {
                 let _ = write!(text, "\n  {line}");
@@ -241,7 +265,7 @@ impl Checked {
     #[must_use]
     pub fn exit(&self) -> Exit {
         let evidence = self.runs.iter().any(|run| run.evidence_total > 0);
-        let nothing = |run: &Run| run.commits == 0 && !run.histories.is_empty();
+        let nothing = |run: &Run| run.commits == 0 && !run.alone;
         if evidence {
             Exit::Evidence
         } else if self.runs.iter().all(nothing) {

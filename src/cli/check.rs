@@ -59,6 +59,7 @@ pub(super) fn exit_of(error: &CheckError) -> Exit {
         CheckError::NoHistory(_)
         | CheckError::History(_)
         | CheckError::Foreign(_)
+        | CheckError::Other(_)
         | CheckError::Many(_)
         | CheckError::Read { .. } => Exit::Usage,
     }

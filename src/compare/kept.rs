@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use crate::history::{Event, Marks, Rotated, Rotation};
 
@@ -11,21 +12,29 @@ pub(super) struct Kept {
     file: Rotated,
     header: Vec<u8>,
     marks: Marks,
+    /// When the last thing happened that was told, in microseconds since the replica's start.
+    last: u64,
+    /// Whether something could not be kept, and nothing is any more.
+    broken: bool,
 }
 
 impl Kept {
     pub(super) fn begin(path: &Path, rotation: Rotation) -> io::Result<Self> {
         let file = Rotated::begin(path.to_owned(), rotation, None)?;
-        Ok(Self { file, header: Vec::new(), marks: Marks::default() })
+        Ok(Self { file, header: Vec::new(), marks: Marks::default(), last: 0, broken: false })
     }
 
-    /// Takes the next lines as they are. What cannot be kept is lost: the history beside the
-    /// results is for people, and the trial does not depend on it.
-    pub(super) fn put(&mut self, lines: &[u8]) {
-        if self.file.is_full() && self.turn().is_err() {
-            return;
+    /// Takes the next lines as they are. If they cannot be kept, nothing more is, and once it says
+    /// to when it was and why: the history beside the results is for people, and the trial does not
+    /// depend on it.
+    pub(super) fn put(&mut self, lines: &[u8]) -> Option<String> {
+        if self.broken {
+            return None;
         }
-        let _ = self.file.put(lines);
+        let room = if self.file.is_full() { self.turn() } else { Ok(()) };
+        let error = room.and_then(|()| self.file.put(lines)).err()?;
+        self.broken = true;
+        Some(format!("{:.1} s: {error}", Duration::from_micros(self.last).as_secs_f64()))
     }
 
     /// Says what the first line is.
@@ -37,17 +46,19 @@ impl Kept {
     pub(super) fn event(&mut self, event: &Event) {
         match event {
             Event::Worker(mark) => self.marks.worker(*mark),
-            Event::Commit(commit) => self.marks.commit(commit),
-            Event::Evidence(_) | Event::End(_) => {}
+            Event::Commit(commit) => {
+                self.last = self.last.max(commit.end);
+                self.marks.commit(commit);
+            }
+            Event::Evidence(_) | Event::End(_) | Event::Cut => {}
         }
     }
 
     /// Begins another file with what a reader must know of those before it.
     fn turn(&mut self) -> io::Result<()> {
-        self.file.turn()?;
         let mut first = self.header.clone();
         self.marks.carry_over(&mut first);
-        self.file.put(&first)
+        self.file.turn(&first)
     }
 }
 
@@ -67,7 +78,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("replica-a.jsonl");
         let mut kept = Kept::begin(&path, Rotation { bytes: 2000, keep: 2 }).unwrap();
-        kept.put(format!("{HEADER}\n").as_bytes());
+        assert_eq!(kept.put(format!("{HEADER}\n").as_bytes()), None);
         kept.header(HEADER.as_bytes());
         let (state, id) = (State::default(), WorkerId(9));
         let mut events =
@@ -86,7 +97,7 @@ mod tests {
             })
         }));
         for event in &events {
-            kept.put(&event.to_line().unwrap());
+            assert_eq!(kept.put(&event.to_line().unwrap()), None);
             kept.event(event);
         }
         let mut files: Vec<_> = directory.path().read_dir().unwrap().flatten().collect();
@@ -100,5 +111,34 @@ mod tests {
             let Some(Event::Commit(last)) = told.last() else { panic!("{told:?}") };
             assert_eq!(mark.acked + told.len() as u64 - 1, last.state.n);
         }
+    }
+
+    #[test]
+    fn what_cannot_be_kept_is_told_once_and_the_rest_is_a_whole_history() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("replica-a.jsonl");
+        // Where the next file would begin.
+        fs::create_dir(path.with_extension("new")).unwrap();
+        let mut kept = Kept::begin(&path, Rotation { bytes: 800, keep: 2 }).unwrap();
+        kept.put(format!("{HEADER}\n").as_bytes());
+        kept.header(HEADER.as_bytes());
+        let commit = |n| {
+            let (state, version, outcome) = (State { n, chain: n }, Version(n), Outcome::Ok);
+            let (begin, end, read) = (n, n * 100_000, None);
+            Event::Commit(Commit { worker: 0, state, version, begin, end, outcome, read })
+        };
+        let mut told = Vec::new();
+        for n in 1..=100 {
+            told.extend(kept.put(&commit(n).to_line().unwrap()));
+            kept.event(&commit(n));
+        }
+        let reader = BufReader::new(File::open(&path).unwrap());
+        let read: Vec<_> = Reader::new(reader, "x").unwrap().map(Result::unwrap).collect();
+        let commits = read.len() as u64 - 1;
+        let expected: Vec<_> = (1..=commits).map(commit).chain([Event::Cut]).collect();
+        assert_eq!(read, expected);
+        #[expect(clippy::cast_precision_loss, reason = "a small number")]
+        let seconds = commits as f64 / 10.0;
+        assert!(told.len() == 1 && told[0].starts_with(&format!("{seconds:.1} s: ")), "{told:?}");
     }
 }

@@ -16,7 +16,7 @@ use nix::unistd::Pid;
 
 use super::CompareError;
 use super::kept::Kept;
-use crate::history::{Event, Header, Line, Rotation, parse_line};
+use crate::history::{Event, Header, LONGEST_LINE, Line, Rotation, TOO_LONG, parse_line};
 
 /// How long lines may gather in the pipe. A reader that wakes for each line would take the
 /// processor from the replicas.
@@ -30,6 +30,8 @@ pub(super) enum News {
     Header(usize, Box<Header>),
     /// The next lines.
     Events(usize, Vec<Event>),
+    /// The history is kept no further than this, and why.
+    Unkept(usize, String),
     /// Something that is no history.
     Nonsense(usize, String),
     /// It will say no more.
@@ -202,11 +204,15 @@ impl Feed {
     /// Takes the next bytes; whether there is any sense in going on.
     fn take(&mut self, bytes: &[u8]) -> bool {
         self.rest.extend_from_slice(bytes);
-        let Some(end) = self.rest.iter().rposition(|&byte| byte == b'\n') else { return true };
+        let Some(end) = self.rest.iter().rposition(|&byte| byte == b'\n') else {
+            return self.rest.len() < LONGEST_LINE || self.nonsense(&self.rest, TOO_LONG);
+        };
         let tail = self.rest.split_off(end + 1);
         let lines = std::mem::replace(&mut self.rest, tail);
         // At once: what was said must be there whatever comes next.
-        self.kept.put(&lines);
+        if let Some(why) = self.kept.put(&lines) {
+            let _ = self.news.send(News::Unkept(self.index, why));
+        }
         let mut events = Vec::new();
         for line in lines[..end].split(|&byte| byte == b'\n') {
             match parse_line(line) {
@@ -218,14 +224,37 @@ impl Feed {
                     self.kept.header(line);
                     let _ = self.news.send(News::Header(self.index, header));
                 }
-                Err(why) => {
-                    let text = String::from_utf8_lossy(line);
-                    let nonsense = format!("{text:.200}: {why}");
-                    let _ = self.news.send(News::Nonsense(self.index, nonsense));
-                    return false;
-                }
+                Err(why) => return self.nonsense(line, &why),
             }
         }
         self.news.send(News::Events(self.index, events)).is_ok()
+    }
+
+    /// Says that this is no line of a history; there is no sense in going on.
+    fn nonsense(&self, line: &[u8], why: &str) -> bool {
+        let text = String::from_utf8_lossy(line);
+        let nonsense = format!("{text:.200}: {why}");
+        let _ = self.news.send(News::Nonsense(self.index, nonsense));
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crossbeam_channel::unbounded;
+
+    use super::*;
+
+    #[test]
+    fn what_never_ends_a_line_is_no_history() {
+        let directory = tempfile::tempdir().unwrap();
+        let kept = Kept::begin(&directory.path().join("x"), Rotation::default()).unwrap();
+        let (news, heard) = unbounded();
+        let mut feed = Feed { index: 3, kept, news, rest: Vec::new() };
+        let part = [b'x'; 1 << 18];
+        let taken = (1..).take_while(|_| feed.take(&part)).count();
+        assert!(taken < 2 * LONGEST_LINE / part.len(), "{taken}");
+        let News::Nonsense(3, what) = heard.recv().unwrap() else { panic!("something else") };
+        assert!(what.len() < 300 && what.ends_with(TOO_LONG), "{what}");
     }
 }

@@ -1,6 +1,5 @@
 //! What had been acknowledged at each moment of a recording, by the histories of the replicas.
 
-use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 
@@ -9,6 +8,7 @@ use crate::check::histories;
 use crate::history::{Event, Reader};
 use crate::ids::ReplicaName;
 use crate::judge::{Ledger, Request};
+use crate::place;
 
 /// Times are cut to microseconds twice, so an acknowledgement counts when it is older than this.
 const BLUR: u64 = 2;
@@ -104,7 +104,7 @@ fn read_one(
     path: &Path,
     events: &mut Vec<(u64, ReplicaName, Event)>,
 ) -> Result<Setting, CrashStatesError> {
-    let file = File::open(path)
+    let file = place::regular(path)
         .map_err(|source| CrashStatesError::Read { path: path.to_owned(), source })?;
     let mut reader = Reader::new(BufReader::new(file), path.display().to_string())?;
     let (start, replica) = (reader.header().start_us, reader.header().replica.clone());
@@ -118,6 +118,8 @@ fn read_one(
             Event::Worker(mark) => mark.at,
             Event::Commit(commit) => commit.end,
             Event::End(totals) => totals.at,
+            // No earlier than all before it.
+            Event::Cut => 0,
             Event::Evidence(_) => continue,
         };
         // Lines of several workers may be written in another order than their times.

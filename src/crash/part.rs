@@ -1,7 +1,6 @@
 //! One process's part of the points: builds their states in a directory of its own and judges them.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 
@@ -15,6 +14,7 @@ use super::{Broken, Counts, CrashStatesError, Part, Place, Said, Wanted};
 use crate::evidence::{Evidence, Kind};
 use crate::judge::judge;
 use crate::output::Unwritten;
+use crate::place;
 
 /// So many states that break a promise are told in full; the rest is counted.
 const TOLD: u64 = 20;
@@ -70,7 +70,7 @@ pub(super) fn read_input(wanted: &Wanted) -> Result<(Vec<Event>, Acks), CrashSta
 }
 
 fn read(path: &Path) -> Result<Vec<Event>, CrashStatesError> {
-    let file = File::open(path)
+    let file = place::regular(path)
         .map_err(|source| CrashStatesError::Read { path: path.to_owned(), source })?;
     let wrong = |source| CrashStatesError::Recording { path: path.to_owned(), source };
     let recording = Recording::open(BufReader::with_capacity(1 << 20, file)).map_err(wrong)?;

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::rotated::CUT;
 use super::{Commit, Event, Header, Outcome, Sight, Totals, WorkerMark};
 use crate::evidence::Evidence;
 
@@ -68,6 +69,7 @@ impl Event {
             Self::Commit(event) => commit(&mut line, event),
             Self::Evidence(event) => evidence(&mut line, event)?,
             Self::End(totals) => end(&mut line, totals),
+            Self::Cut => line.extend_from_slice(CUT),
         }
         Ok(line)
     }

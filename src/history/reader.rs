@@ -1,12 +1,18 @@
 //! Reads histories: files, or the output of a running replica.
 
-use std::io::BufRead;
+use std::io::{BufRead, Read as _};
 
 use serde::Deserialize;
 
 use super::{Commit, Event, Header, Outcome, SCHEMA, Sight, State, Totals, WorkerMark, fast};
 use crate::evidence::Evidence;
 use crate::ids::{Version, WorkerId};
+
+/// No line of a history is as long as this, in bytes, and what has one is no history.
+pub(crate) const LONGEST_LINE: usize = 1 << 20;
+
+/// What is wrong with one that is.
+pub(crate) const TOO_LONG: &str = "it is longer than any line of a history";
 
 /// Why a history cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -166,9 +172,14 @@ impl<R: BufRead> Lines<R> {
     fn advance(&mut self) -> Result<bool, HistoryError> {
         self.buffer.clear();
         self.number += 1;
-        let read = self.input.read_until(b'\n', &mut self.buffer);
+        let mut input = (&mut self.input).take(LONGEST_LINE as u64);
+        let read = input.read_until(b'\n', &mut self.buffer);
         read.map_err(|source| HistoryError::Read { name: self.name.clone(), source })?;
         let complete = self.buffer.pop_if(|last| *last == b'\n').is_some();
+        if !complete && self.buffer.len() == LONGEST_LINE {
+            self.buffer = Vec::new();
+            return Err(self.wrong(TOO_LONG.to_owned()));
+        }
         self.torn = !complete && !self.buffer.is_empty();
         Ok(complete)
     }
@@ -209,6 +220,7 @@ enum Word {
     Commit,
     Evidence,
     End,
+    Cut,
 }
 
 impl Raw {
@@ -219,6 +231,7 @@ impl Raw {
             Word::Evidence => {
                 self.evidence.map(Event::Evidence).ok_or("an evidence line needs evidence")
             }
+            Word::Cut => Ok(Event::Cut),
             Word::End => {
                 self.totals().ok_or("an end line needs t, commits, transactions, busy, count")
             }
@@ -325,6 +338,18 @@ mod tests {
             let begins = "x.jsonl:3: not a line of a walbanger history: a history of another run (";
             assert!(told.starts_with(begins), "{told}");
         }
+    }
+
+    #[test]
+    fn a_line_without_an_end_is_not_read_to_it() {
+        let mut endless = HEADER.as_bytes().chain(&b"\n"[..]).chain(std::io::repeat(0));
+        let buffered = std::io::BufReader::new(&mut endless);
+        let told: Vec<_> = Reader::new(buffered, "x.jsonl").unwrap().take(1).collect();
+        let text = told[0].as_ref().unwrap_err().to_string();
+        assert!(text.starts_with("x.jsonl:2: ") && text.ends_with(TOO_LONG), "{text}");
+
+        let header = Reader::new(std::io::BufReader::new(std::io::repeat(b'{')), "x.jsonl");
+        assert!(header.unwrap_err().to_string().ends_with(TOO_LONG));
     }
 
     #[test]

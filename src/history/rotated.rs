@@ -1,10 +1,18 @@
-//! The files of one history: the one that is written, and those put aside when it had grown.
+//! The files of one history: the one that is written, and those put aside when it had grown. Where
+//! no more can be written it ends with a whole line, and says that it was cut short.
 
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::fd::AsRawFd as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI32, Ordering};
+
+use super::LONGEST_LINE;
+
+/// The line that says that what came after it could not be written.
+pub(super) const CUT: &[u8] = b"{\"k\":\"cut\"}\n";
+/// How lines begin that never make room for it.
+const EVIDENCE: &[u8] = br#"{"k":"evidence""#;
 
 /// How much of a history is kept.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -31,6 +39,8 @@ pub(crate) struct Rotated {
     rotation: Rotation,
     /// Always holds the file's descriptor, for who must write without memory.
     descriptor: Option<&'static AtomicI32>,
+    /// Why nothing more is written, if something could not be.
+    broken: Option<io::Error>,
 }
 
 impl Rotated {
@@ -40,22 +50,49 @@ impl Rotated {
         descriptor: Option<&'static AtomicI32>,
     ) -> io::Result<Self> {
         let file = File::create(&path)?;
-        let rotated = Self { path, file, written: 0, rotation, descriptor };
+        let rotated = Self { path, file, written: 0, rotation, descriptor, broken: None };
         rotated.tell();
         Ok(rotated)
     }
 
-    pub(crate) fn put(&mut self, line: &[u8]) -> io::Result<()> {
-        self.written += line.len() as u64;
-        self.file.write_all(line)
+    /// Writes whole lines. After the first error nothing more is written.
+    pub(crate) fn put(&mut self, lines: &[u8]) -> io::Result<()> {
+        self.sound()?;
+        self.written += lines.len() as u64;
+        let written = self.file.write_all(lines);
+        written.or_else(|error| self.break_off(error))
     }
 
     pub(crate) fn is_full(&self) -> bool {
         self.written >= self.rotation.bytes
     }
 
-    /// Puts the file aside as `NAME.1.jsonl`, the one before as `NAME.2.jsonl`, and so on.
-    pub(crate) fn turn(&mut self) -> io::Result<()> {
+    /// Puts the file aside as `NAME.1.jsonl`, the one before as `NAME.2.jsonl`, and so on, and begins
+    /// another one with these lines. If that cannot be, all stay where they are.
+    pub(crate) fn turn(&mut self, first: &[u8]) -> io::Result<()> {
+        self.sound()?;
+        let early = self.path.with_extension("new");
+        let turned = File::create(&early).and_then(|mut next| {
+            next.write_all(first)?;
+            self.shift(&early)?;
+            Ok(next)
+        });
+        let next = match turned {
+            Ok(next) => next,
+            Err(error) => {
+                let _ = fs::remove_file(early);
+                return self.break_off(error);
+            }
+        };
+        // The old one is closed only when the new one's number is known.
+        let _old = std::mem::replace(&mut self.file, next);
+        self.tell();
+        self.written = first.len() as u64;
+        Ok(())
+    }
+
+    /// Gives each file the next name, and this one the first.
+    fn shift(&self, early: &Path) -> io::Result<()> {
         for number in (1..self.rotation.keep).rev() {
             // A file that is not there yet has no name to give up.
             let _ = fs::rename(self.aside(number), self.aside(number + 1));
@@ -63,12 +100,46 @@ impl Rotated {
         if self.rotation.keep > 0 {
             fs::rename(&self.path, self.aside(1))?;
         }
-        let next = File::create(&self.path)?;
-        // The old one is closed only when the new one's number is known.
-        let _old = std::mem::replace(&mut self.file, next);
-        self.tell();
-        self.written = 0;
-        Ok(())
+        fs::rename(early, &self.path)
+    }
+
+    fn sound(&self) -> io::Result<()> {
+        self.broken.as_ref().map_or(Ok(()), |error| Err(again(error)))
+    }
+
+    /// Nothing more can be written.
+    fn break_off(&mut self, error: io::Error) -> io::Result<()> {
+        // What cannot be mended here is told by the error.
+        let _ = self.cut_short();
+        self.broken = Some(again(&error));
+        Err(error)
+    }
+
+    /// Takes back what is no whole line, and says that more could not be written; the last line
+    /// gives its room for that where there is no other.
+    fn cut_short(&mut self) -> io::Result<()> {
+        let mut read = File::open(&self.path)?;
+        let from = read.metadata()?.len().saturating_sub(2 * LONGEST_LINE as u64);
+        read.seek(SeekFrom::Start(from))?;
+        let mut tail = Vec::new();
+        read.read_to_end(&mut tail)?;
+        let end_of =
+            |tail: &[u8]| tail.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+        tail.truncate(end_of(&tail));
+        self.end_at(from + tail.len() as u64)?;
+        let Err(error) = self.file.write_all(CUT) else { return Ok(()) };
+        let last = end_of(&tail[..tail.len().saturating_sub(1)]);
+        if last == 0 || tail[last..].starts_with(EVIDENCE) {
+            self.end_at(from + tail.len() as u64)?;
+            return Err(error);
+        }
+        self.end_at(from + last as u64)?;
+        self.file.write_all(CUT)
+    }
+
+    fn end_at(&mut self, length: u64) -> io::Result<()> {
+        self.file.set_len(length)?;
+        self.file.seek(SeekFrom::Start(length)).map(|_| ())
     }
 
     fn tell(&self) {
@@ -80,6 +151,11 @@ impl Rotated {
     fn aside(&self, number: u32) -> PathBuf {
         self.path.with_extension(format!("{number}.jsonl"))
     }
+}
+
+/// The same error once more.
+fn again(error: &io::Error) -> io::Error {
+    error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
 }
 
 #[cfg(test)]
@@ -95,7 +171,7 @@ mod tests {
             assert!(!file.is_full());
             file.put(line.as_bytes()).unwrap();
             assert!(file.is_full());
-            file.turn().unwrap();
+            file.turn(b"").unwrap();
         }
         file.put(b"6").unwrap();
         assert!(!file.is_full());
@@ -134,7 +210,52 @@ mod tests {
         let path = directory.path().join("replica-a.jsonl");
         let mut file = Rotated::begin(path, Rotation::default(), Some(&FD)).unwrap();
         assert_eq!(FD.load(Ordering::Relaxed), file.file.as_raw_fd());
-        file.turn().unwrap();
+        file.turn(b"").unwrap();
         assert_eq!(FD.load(Ordering::Relaxed), file.file.as_raw_fd());
+    }
+
+    fn begin(directory: &Path, rotation: Rotation) -> Rotated {
+        Rotated::begin(directory.join("replica-a.jsonl"), rotation, None).unwrap()
+    }
+
+    #[test]
+    fn what_could_be_written_ends_with_a_whole_line_and_says_that_it_was_cut_short() {
+        for (torn, left) in [
+            ("", "one\ntwo\n{\"k\":\"cut\"}\n"),
+            ("thr", "one\ntwo\n{\"k\":\"cut\"}\n"),
+            ("three\nfo", "one\ntwo\nthree\n{\"k\":\"cut\"}\n"),
+        ] {
+            let directory = tempfile::tempdir().unwrap();
+            let mut rotated = begin(directory.path(), Rotation::default());
+            rotated.put(b"one\ntwo\n").unwrap();
+            rotated.file.write_all(torn.as_bytes()).unwrap();
+            let full = io::Error::from_raw_os_error(libc::ENOSPC);
+            let broken = rotated.break_off(full).unwrap_err();
+            assert_eq!(broken.raw_os_error(), Some(libc::ENOSPC));
+            for _ in 0..2 {
+                let again = [rotated.put(b"five\n"), rotated.turn(b"six\n")];
+                for error in again.map(Result::unwrap_err) {
+                    assert_eq!(error.raw_os_error(), Some(libc::ENOSPC));
+                }
+            }
+            assert_eq!(fs::read_to_string(&rotated.path).unwrap(), left);
+            assert_eq!(directory.path().read_dir().unwrap().count(), 1);
+        }
+    }
+
+    #[test]
+    fn a_new_file_that_cannot_be_begun_shifts_no_others() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut rotated = begin(directory.path(), Rotation { bytes: 1, keep: 2 });
+        rotated.put(b"one\n").unwrap();
+        rotated.turn(b"two\n").unwrap();
+        fs::create_dir(directory.path().join("replica-a.new")).unwrap();
+        for _ in 0..3 {
+            assert!(rotated.turn(b"three\n").is_err());
+        }
+        let read = |name| fs::read_to_string(directory.path().join(name)).unwrap();
+        assert_eq!(read("replica-a.jsonl"), "two\n{\"k\":\"cut\"}\n");
+        assert_eq!(read("replica-a.1.jsonl"), "one\n");
+        assert!(!directory.path().join("replica-a.2.jsonl").exists());
     }
 }

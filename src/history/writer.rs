@@ -128,11 +128,10 @@ impl Inner {
         let Some(file) = &mut self.file else { return Ok(()) };
         file.put(&self.line)?;
         if file.is_full() {
-            file.turn()?;
             self.line.clear();
             line::header(&mut self.line, &self.header)?;
             self.marks.carry_over(&mut self.line);
-            file.put(&self.line)?;
+            file.turn(&self.line)?;
         }
         Ok(())
     }

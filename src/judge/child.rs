@@ -65,7 +65,10 @@ mod tests {
     fn a_database_that_kills_its_judge_has_nothing_and_that_is_one_piece_of_evidence() {
         let track = Track { acked: 3, ..Track::new(WorkerId(1)) };
         let claim = Claim::new(ReplicaName::tidy("a"), 0, track);
-        let verdict = unreadable(&Request { at: 2.5, workers: vec![claim] }, "signal: 7 (SIGBUS)");
+        let verdict = unreadable(
+            &Request { at: 2.5, workers: vec![claim], ..Request::default() },
+            "signal: 7 (SIGBUS)",
+        );
         assert_eq!((verdict.acked, verdict.present, verdict.lost), (3, 0, 3));
         assert_eq!(verdict.integrity, "signal: 7 (SIGBUS)");
         let [crash] = verdict.evidence.as_slice() else { panic!("{:?}", verdict.evidence) };

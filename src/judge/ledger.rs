@@ -59,6 +59,7 @@ impl Ledger {
                 }
             }
             Event::End(totals) => self.end(entry, totals),
+            Event::Cut => self.cut(entry),
             Event::Evidence(_) => {}
         }
     }
@@ -94,6 +95,13 @@ impl Ledger {
         }
     }
 
+    /// What a replica did later could not be written: its rows may have anything more.
+    pub fn cut(&mut self, Entry(entry): Entry) {
+        for at in self.replicas[entry].claims.values() {
+            self.claims[*at].track.forgotten = true;
+        }
+    }
+
     /// A replica is dead and will say no more. What it was acknowledged is still claimed.
     pub fn bury(&mut self, replica: &ReplicaName) {
         for roster in &mut self.replicas {
@@ -112,7 +120,7 @@ impl Ledger {
     /// What to ask the judge; evidence will carry the time `at`, in seconds.
     #[must_use]
     pub fn request(&self, at: f64) -> Request {
-        Request { at, workers: self.claims.clone(), is_copy: false }
+        Request { at, workers: self.claims.clone(), ..Request::default() }
     }
 
     /// What to ask a judge after a power cut that may have undone commits, as nothing had promised
@@ -167,11 +175,12 @@ impl Claim {
     }
 
     /// Whether it is to be looked for in the database with this number, of which is known whether a
-    /// reset made it. Where there is no number, in the last one that histories tell of.
-    pub(super) fn is_of(&self, birth: Option<(u64, bool)>, last: Option<u64>) -> bool {
+    /// reset made it. Where there is no number, in the last one that histories tell of. Another
+    /// number is evidence, but for a database that was only `named`.
+    pub(super) fn is_of(&self, birth: Option<(u64, bool)>, last: Option<u64>, named: bool) -> bool {
         match (self.birth, birth) {
             (None, _) => true,
-            (Some(mine), Some((number, reset))) => mine == number || !reset,
+            (Some(mine), Some((number, reset))) => mine == number || !(reset || named),
             (mine, None) => mine == last,
         }
     }
@@ -307,7 +316,11 @@ mod tests {
     fn only_a_reset_takes_a_database_away() {
         let of = |mine, birth, last| {
             let claim = Claim::new(ReplicaName::tidy("a"), 0, Track::new(WorkerId(1)));
-            Claim { birth: mine, ..claim }.is_of(birth, last)
+            Claim { birth: mine, ..claim }.is_of(birth, last, false)
+        };
+        let named = |mine| {
+            let claim = Claim::new(ReplicaName::tidy("a"), 0, Track::new(WorkerId(1)));
+            Claim { birth: mine, ..claim }.is_of(Some((5, false)), Some(5), true)
         };
         assert!(of(None, Some((5, true)), Some(5)), "it was never told");
         assert!(of(Some(5), Some((5, true)), Some(5)));
@@ -316,5 +329,6 @@ mod tests {
         assert!(of(Some(4), Some((5, false)), Some(5)), "it was not reset, so where is it?");
         assert!(of(Some(5), None, Some(5)));
         assert!(!of(Some(4), None, Some(5)));
+        assert!(named(Some(5)) && !named(Some(4)), "whoever named it may have meant another");
     }
 }

@@ -99,6 +99,91 @@ fn a_killed_replica_and_a_reset_accuse_nobody() {
 }
 
 #[test]
+fn a_database_that_is_another_one_accuses_nobody() {
+    let (place, elsewhere, results) = (Place::new(), Place::new(), Place::new());
+    worked(&place, &results, &["a"]);
+    assert_eq!(elsewhere.run("--duration 200ms").status.code(), Some(0));
+    let foreign = elsewhere.path().join("theirs.db");
+    let connection = rusqlite::Connection::open(&foreign).unwrap();
+    connection.execute_batch("CREATE TABLE theirs (x)").unwrap();
+    drop(connection);
+    let garbage = elsewhere.path().join("garbage.db");
+    fs::write(&garbage, [7; 9000]).unwrap();
+    for (database, expected) in [
+        (elsewhere.database(), "it is another database"),
+        (foreign.clone(), "not a database that walbanger made"),
+        (garbage.clone(), "not a database that walbanger made"),
+        ("/dev/null".into(), "it is not a regular file"),
+        (elsewhere.path().to_owned(), "it is not a regular file"),
+    ] {
+        let output = check(results.path(), &["--database", database.to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(2), "{expected}: {output:?}");
+        let told = stderr(&output);
+        assert!(told.len() == 1 && told[0].contains(expected), "{expected}: {told:?}");
+    }
+    // Under its own name what is no database any more is one that was damaged.
+    for suffix in ["-wal", "-shm"] {
+        let _ = fs::remove_file(place.sidecar(suffix));
+    }
+    fs::rename(&garbage, place.database()).unwrap();
+    let database = place.database().display().to_string();
+    let output = check(results.path(), &["--database", &database, "--json"]);
+    let found = document(&output);
+    assert_eq!((output.status.code(), &found["codes"]["26"]), (Some(1), &1.into()), "{found:#}");
+    fs::rename(&foreign, place.database()).unwrap();
+    assert_eq!(check(results.path(), &["--database", &database]).status.code(), Some(2));
+
+    // Replicas of both have told of theirs.
+    worked(&elsewhere, &results, &["b"]);
+    let database = elsewhere.database().display().to_string();
+    let output = check(results.path(), &["--database", &database, "--json"]);
+    let found = document(&output);
+    assert_eq!((output.status.code(), &found["database"]["lost"]), (Some(0), &0.into()));
+    assert!(found["database"]["replaced"].as_u64() > Some(0), "{found:#}");
+    let note = found["notes"][0].as_str().unwrap();
+    assert!(note.contains("acknowledged to another database"), "{note}");
+}
+
+#[test]
+fn histories_without_a_whole_line_say_nothing() {
+    let results = Place::new();
+    let history = results.path().join("replica-a.jsonl");
+    for text in ["", "{\"schema\":{\"na"] {
+        fs::write(&history, text).unwrap();
+        let output = check(results.path(), &[]);
+        assert_eq!(output.status.code(), Some(4), "{output:?}");
+        let told = stdout(&output);
+        assert!(told[0].contains("0 histories") && told[1].contains("no whole line"), "{told:?}");
+    }
+}
+
+#[test]
+fn a_full_disk_under_a_history_accuses_nobody() {
+    let (place, results) = (Place::new(), Place::new());
+    let script = "mount -t tmpfs -o size=64k none \"$1\" && shift && \"$@\" >&2; echo $?; \
+                  exec \"$WALBANGER\" check \"$OUT\" --database \"$DB\" --json";
+    let out = results.path().display().to_string();
+    let program = assert_cmd::cargo::cargo_bin("walbanger");
+    let output = std::process::Command::new("unshare")
+        .args(["--map-root-user", "--mount", "sh", "-c", script, "sh", &out])
+        .arg(&program)
+        .args(place.args(&format!("--duration 50s --replica a --out {out}")))
+        .env("WALBANGER", &program)
+        .env("OUT", &out)
+        .env("DB", place.database())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let (ran, checked) = text.split_once('\n').unwrap();
+    assert_eq!((ran, output.status.code()), ("3", Some(0)), "{output:?}");
+    assert!(stderr(&output).iter().any(|line| line.contains("No space left")), "{output:?}");
+    let found: Value = serde_json::from_str(checked).unwrap();
+    assert!(found["commits"].as_u64() > Some(100), "{found:#}");
+    assert_eq!(found["histories"][0]["torn"], false, "{found:#}");
+    assert_eq!(found["histories"][0]["cut"], true, "{found:#}");
+}
+
+#[test]
 fn a_lost_commit_is_explained_with_what_the_wal_has() {
     let (place, results) = (Place::new(), Place::new());
     worked(&place, &results, &["a"]);
@@ -162,6 +247,25 @@ fn what_cannot_be_checked_is_one_clear_error() {
         assert!(stderr(&output)[0].contains(expected), "{expected}: {:?}", stderr(&output));
         let _ = fs::remove_file(&history);
     }
+}
+
+#[test]
+fn what_is_no_file_and_what_has_no_lines_is_refused() {
+    let results = Place::new();
+    let history = results.path().join("replica-a.jsonl");
+    let refused = |expected: &str| {
+        let output = check(results.path(), &[]);
+        assert_eq!(output.status.code(), Some(2), "{expected}: {output:?}");
+        let told = stderr(&output);
+        assert!(told.len() == 1 && told[0].ends_with(expected), "{expected}: {told:?}");
+        fs::remove_file(&history).unwrap();
+    };
+    std::os::unix::fs::symlink("/dev/zero", &history).unwrap();
+    refused("replica-a.jsonl: cannot be read: it is not a regular file");
+    nix::unistd::mkfifo(&history, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    refused("replica-a.jsonl: cannot be read: it is not a regular file");
+    File::create(&history).unwrap().set_len(1 << 30).unwrap();
+    refused("it is longer than any line of a history");
 }
 
 #[test]

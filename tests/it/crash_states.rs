@@ -85,7 +85,7 @@ fn what_is_no_recorded_run_is_refused_in_one_line() {
     refused("recording: cannot be read");
     fs::write(place.path().join("recording"), "something else").unwrap();
     refused("not a recording of walbanger mount --record");
-    fs::write(place.path().join("recording"), "walbanger recording 1\n").unwrap();
+    fs::write(place.path().join("recording"), "walbanger recording 2\n").unwrap();
     refused("holds no history");
     let elsewhere = tempfile::tempdir().unwrap();
     let database = elsewhere.path().join("test.db");

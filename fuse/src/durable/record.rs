@@ -2,8 +2,9 @@
 //! that each state that a power cut could have left can be built again without the volume.
 //!
 //! A file of events, each a byte for its kind, its time, and its numbers and bytes in little-endian
-//! order with lengths before them. A daemon that dies leaves a recording that ends in the middle of
-//! an event: what comes before is good.
+//! order with lengths before them. Before each is its length, with a checksum of that, and a checksum
+//! over it and all events before it: whatever was changed, taken out or put in is noticed. A daemon
+//! that dies leaves a recording that ends in the middle of an event: what comes before is good.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
@@ -12,8 +13,10 @@ use std::path::Path;
 use super::{FileId, Lie, Name, Op};
 
 /// What a recording begins with.
-const MAGIC: &[u8] = b"walbanger recording 1\n";
-/// No event has a part longer than this, in bytes: what says so is no recording.
+const MAGIC: &[u8] = b"walbanger recording 2\n";
+/// The bytes before an event: its length, the checksum of that, and the checksum so far.
+const HEAD: usize = 16;
+/// No event is longer than this, in bytes: what says so is no recording.
 const LONGEST: u64 = 1 << 28;
 
 /// Something that happened to the volume.
@@ -51,22 +54,54 @@ pub enum What {
 
 /// Writes a recording.
 #[derive(Debug)]
-pub(super) struct Recorder(BufWriter<File>);
+pub(super) struct Recorder {
+    out: BufWriter<File>,
+    sum: u64,
+    event: Vec<u8>,
+}
 
 impl Recorder {
     pub(super) fn create(path: &Path) -> io::Result<Self> {
         let mut out = BufWriter::with_capacity(1 << 18, File::create_new(path)?);
         out.write_all(MAGIC)?;
-        Ok(Self(out))
+        Ok(Self { out, sum: 0, event: Vec::new() })
     }
 
     pub(super) fn write(&mut self, event: &Event) -> io::Result<()> {
-        encode(event, &mut self.0)
+        self.event.clear();
+        encode(event, &mut self.event)?;
+        self.out.write_all(&head(&self.event, &mut self.sum))?;
+        self.out.write_all(&self.event)
     }
 
     pub(super) fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
+        self.out.flush()
     }
+}
+
+/// What comes before an event.
+fn head(event: &[u8], sum: &mut u64) -> [u8; HEAD] {
+    let length = u32::try_from(event.len()).unwrap_or(u32::MAX).to_le_bytes();
+    *sum = checksum(*sum, event);
+    let mut head = [0; HEAD];
+    head[..4].copy_from_slice(&length);
+    head[4..8].copy_from_slice(&checksum(0, &length).to_le_bytes()[..4]);
+    head[8..].copy_from_slice(&sum.to_le_bytes());
+    head
+}
+
+/// Goes on with a checksum. Each step can be undone, so any change of one word changes the sum.
+fn checksum(sum: u64, bytes: &[u8]) -> u64 {
+    let step = |sum: u64, word: u64| {
+        let mixed = (sum ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        mixed ^ mixed >> 32
+    };
+    let (words, rest) = bytes.as_chunks::<8>();
+    let sum = words.iter().fold(sum, |sum, word| step(sum, u64::from_le_bytes(*word)));
+    let mut last = [0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    // With the length, or zeros at the end would count for nothing.
+    step(step(sum, u64::from_le_bytes(last)), bytes.len() as u64 + 1)
 }
 
 /// Why a file is not a recording, or cannot be read.
@@ -89,6 +124,7 @@ pub enum RecordError {
 pub struct Recording<R> {
     from: R,
     read: u64,
+    sum: u64,
 }
 
 impl<R: Read> Recording<R> {
@@ -97,44 +133,73 @@ impl<R: Read> Recording<R> {
         let mut magic = [0; MAGIC.len()];
         match from.read_exact(&mut magic) {
             Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => Err(error.into()),
-            Ok(()) if magic == MAGIC => Ok(Self { from, read: MAGIC.len() as u64 }),
+            Ok(()) if magic == MAGIC => Ok(Self { from, read: MAGIC.len() as u64, sum: 0 }),
             _ => Err(RecordError::Foreign),
         }
     }
 
-    fn bytes(&mut self, length: u64) -> Result<Vec<u8>, RecordError> {
-        if length > LONGEST {
-            return Err(RecordError::Damaged(self.read));
-        }
+    /// The next bytes; `None` if there are not so many.
+    fn bytes(&mut self, length: u64) -> io::Result<Option<Vec<u8>>> {
         let mut bytes = Vec::new();
-        if (&mut self.from).take(length).read_to_end(&mut bytes)? as u64 != length {
-            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+        let read = (&mut self.from).take(length).read_to_end(&mut bytes)?;
+        Ok((read as u64 == length).then_some(bytes))
+    }
+
+    fn event(&mut self) -> Result<Option<Event>, RecordError> {
+        let damaged = RecordError::Damaged(self.read);
+        let Some(said) = self.bytes(HEAD as u64)? else { return Ok(None) };
+        let length = said.iter().take(4).rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
+        // By the length alone a damaged one would look like an end in the middle of an event.
+        if said[4..8] != checksum(0, &said[..4]).to_le_bytes()[..4] || length > LONGEST {
+            return Err(damaged);
         }
-        self.read += length;
-        Ok(bytes)
+        let Some(bytes) = self.bytes(length)? else { return Ok(None) };
+        if head(&bytes, &mut self.sum)[..] != said {
+            return Err(damaged);
+        }
+        self.read += HEAD as u64 + length;
+        Body(&bytes).event().map(Some).ok_or(damaged)
+    }
+}
+
+impl<R: Read> Iterator for Recording<R> {
+    type Item = Result<Event, RecordError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.event().transpose()
+    }
+}
+
+/// What has not been read of an event.
+struct Body<'a>(&'a [u8]);
+
+impl Body<'_> {
+    fn bytes(&mut self, length: u64) -> Option<&[u8]> {
+        let (bytes, rest) = self.0.split_at_checked(usize::try_from(length).ok()?)?;
+        self.0 = rest;
+        Some(bytes)
     }
 
-    fn number(&mut self) -> Result<u64, RecordError> {
-        let bytes = self.bytes(8)?;
-        Ok(bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)))
+    fn number(&mut self) -> Option<u64> {
+        Some(u64::from_le_bytes(self.bytes(8)?.try_into().ok()?))
     }
 
-    fn data(&mut self) -> Result<Vec<u8>, RecordError> {
+    fn data(&mut self) -> Option<Vec<u8>> {
         let length = self.number()?;
-        self.bytes(length)
+        Some(self.bytes(length)?.to_vec())
     }
 
-    fn text(&mut self) -> Result<String, RecordError> {
-        let at = self.read;
-        String::from_utf8(self.data()?).map_err(|_| RecordError::Damaged(at))
+    fn text(&mut self) -> Option<String> {
+        String::from_utf8(self.data()?).ok()
     }
 
-    fn entry(&mut self) -> Result<(Name, Option<FileId>), RecordError> {
+    fn entry(&mut self) -> Option<(Name, Option<FileId>)> {
         let name = (self.number()?, self.data()?);
-        Ok((name, self.number()?.checked_sub(1)))
+        Some((name, self.number()?.checked_sub(1)))
     }
 
-    fn event(&mut self) -> Result<Event, RecordError> {
+    /// The event, if it is one and nothing else.
+    fn event(mut self) -> Option<Event> {
         let kind = self.bytes(1)?[0];
         let at = self.number()?;
         let what = match kind {
@@ -155,36 +220,23 @@ impl<R: Read> Recording<R> {
                 to: self.number()?,
             }),
             5 => {
-                let count = self.number()?.min(LONGEST);
-                What::Changed(Op::Names(
-                    (0..count).map(|_| self.entry()).collect::<Result<_, _>>()?,
-                ))
+                let count = self.number()?;
+                What::Changed(Op::Names((0..count).map(|_| self.entry()).collect::<Option<_>>()?))
             }
             6 => What::Synced(self.number()?, self.number()?),
             7 => What::SyncedNames(self.number()?, self.number()?),
             8 => What::Lied(self.number()?, self.lie()?),
             9 => What::Settled,
             10 => What::Cut,
-            _ => return Err(RecordError::Damaged(self.read)),
+            _ => return None,
         };
-        Ok(Event { at, what })
+        self.0.is_empty().then_some(Event { at, what })
     }
 
-    fn lie(&mut self) -> Result<Lie, RecordError> {
+    fn lie(&mut self) -> Option<Lie> {
         let at = f64::from_bits(self.number()?);
-        let view = u32::try_from(self.number()?).map_err(|_| RecordError::Damaged(self.read))?;
-        Ok(Lie { at, view, number: self.number()?, call: self.text()?, rule: self.text()? })
-    }
-}
-
-impl<R: Read> Iterator for Recording<R> {
-    type Item = Result<Event, RecordError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        match self.event() {
-            Err(RecordError::Io(error)) if error.kind() == io::ErrorKind::UnexpectedEof => None,
-            event => Some(event),
-        }
+        let view = u32::try_from(self.number()?).ok()?;
+        Some(Lie { at, view, number: self.number()?, call: self.text()?, rule: self.text()? })
     }
 }
 
@@ -268,25 +320,66 @@ mod tests {
     }
 
     fn written(events: &[Event]) -> Vec<u8> {
-        let mut bytes = MAGIC.to_vec();
+        let (mut bytes, mut sum) = (MAGIC.to_vec(), 0);
         for event in events {
-            encode(event, &mut bytes).unwrap();
+            let mut body = Vec::new();
+            encode(event, &mut body).unwrap();
+            bytes.extend(head(&body, &mut sum));
+            bytes.extend(body);
         }
         bytes
     }
 
+    fn read(bytes: &[u8]) -> Result<Vec<Event>, RecordError> {
+        Recording::open(bytes)?.collect()
+    }
+
+    fn events() -> impl Strategy<Value = Vec<Event>> {
+        let event = (any::<u64>(), what()).prop_map(|(at, what)| Event { at, what });
+        proptest::collection::vec(event, 0..20)
+    }
+
     proptest! {
         #[test]
-        fn what_is_written_is_read(
-            events in proptest::collection::vec((any::<u64>(), what()), 0..20), cut: usize,
-        ) {
-            let events: Vec<_> = events.into_iter().map(|(at, what)| Event { at, what }).collect();
+        fn what_is_written_is_read(events in events(), cut: usize) {
             let mut bytes = written(&events);
-            let read = Recording::open(bytes.as_slice()).unwrap().collect::<Result<Vec<_>, _>>();
-            prop_assert_eq!(read.unwrap(), events.clone());
+            prop_assert_eq!(read(&bytes).unwrap(), events.clone());
             bytes.truncate(MAGIC.len() + cut % (bytes.len() - MAGIC.len() + 1));
-            let read = Recording::open(bytes.as_slice()).unwrap().collect::<Result<Vec<_>, _>>();
-            prop_assert!(events.starts_with(&read.unwrap()), "a good beginning is good");
+            prop_assert!(events.starts_with(&read(&bytes).unwrap()), "a good beginning is good");
+        }
+
+        #[test]
+        fn what_was_changed_is_damaged(
+            events in events(), places in proptest::collection::vec((any::<usize>(), 1..=255_u8), 1..20),
+        ) {
+            let good = written(&events);
+            prop_assume!(good.len() > MAGIC.len());
+            let mut bytes = good.clone();
+            for (place, bits) in places {
+                bytes[MAGIC.len() + place % (good.len() - MAGIC.len())] ^= bits;
+            }
+            prop_assume!(bytes != good);
+            let first = (MAGIC.len()..bytes.len()).find(|at| bytes[*at] != good[*at]).unwrap() as u64;
+            let told = read(&bytes);
+            let Err(RecordError::Damaged(at)) = told else { panic!("{told:?}") };
+            prop_assert!(at <= first, "the beginning of the event: {at}, {first}");
+        }
+
+        #[test]
+        fn events_that_are_gone_or_changed_places_are_damage(
+            events in proptest::collection::vec(what(), 2..9), swap: bool,
+        ) {
+            let events: Vec<_> =
+                (0..).zip(events).map(|(at, what)| Event { at, what }).collect();
+            let ends: Vec<_> = (0..=2).map(|count| written(&events[..count]).len()).collect();
+            let whole = written(&events);
+            let (first, second) = (&whole[ends[0]..ends[1]], &whole[ends[1]..ends[2]]);
+            let mut bytes = [&whole[..ends[0]], second].concat();
+            if swap {
+                bytes.extend(first);
+            }
+            bytes.extend(&whole[ends[2]..]);
+            prop_assert!(matches!(read(&bytes), Err(RecordError::Damaged(at)) if at == ends[0] as u64));
         }
 
         #[test]

@@ -257,6 +257,12 @@ impl<'a> Crew<'a> {
                     self.event(index, event);
                 }
             }
+            News::Unkept(index, to) => {
+                let name = &self.members[index].name;
+                self.heard
+                    .notes
+                    .push(format!("the history of replica {name} is kept only to {to}"));
+            }
             News::Nonsense(index, what) => {
                 let name = self.members[index].name.clone();
                 return Err(CompareError::Replica(name, format!("wrote no history: {what}")));

@@ -113,7 +113,7 @@ impl Heard {
                 self.find(Clock::Trial, fork.clone());
                 return Some(fork);
             }
-            Event::Worker(_) => {}
+            Event::Worker(_) | Event::Cut => {}
         }
         None
     }
