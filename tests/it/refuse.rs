@@ -127,8 +127,15 @@ fn a_path_need_not_be_text() {
     use std::os::unix::ffi::OsStrExt as _;
     let place = Place::new();
     let path = place.path().join(std::ffi::OsStr::from_bytes(b"\xff\xfe.db"));
-    let output = walbanger().arg("run").arg(path).args(["--duration=500ms", "--json"]).output();
-    assert_eq!(output.unwrap().status.code(), Some(0));
+    // The second mix attaches a second database, too.
+    for mix in ["default", "attach=1"] {
+        let mut run = walbanger();
+        run.arg("run").arg(&path).args(["--duration=3s", "--json", "--mix", mix]);
+        let output = run.output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{mix}: {output:?}");
+    }
+    let second = place.path().join(std::ffi::OsStr::from_bytes(b"\xff\xfe.db-second.db"));
+    assert!(second.metadata().unwrap().len() > 0);
 }
 
 #[test]
