@@ -139,6 +139,49 @@ fn a_path_need_not_be_text() {
 }
 
 #[test]
+fn a_name_that_leaves_no_room_for_the_files_beside_it_is_refused() {
+    // The longest name is 255 bytes.
+    for (mix, ending) in [("default", "-journal"), ("attach=1", "-second.db-journal")] {
+        let place = Place::new();
+        let run = |length: usize, more: &str| {
+            let mut run = walbanger();
+            run.arg("run").arg(place.path().join("x".repeat(length)));
+            run.args(["--duration=3s", "--json", "--mix", mix]).args(more.split_whitespace());
+            run.output().unwrap()
+        };
+        let most = 255 - ending.len();
+        for length in [most + 1, 250, 255] {
+            assert_refused(
+                &run(length, ""),
+                &format!(
+                    "the name is too long: SQLite needs a file there that goes on with {ending};"
+                ),
+            );
+        }
+        assert_eq!(place.path().read_dir().unwrap().count(), 0, "nothing was made");
+        for more in ["", "--reset"] {
+            let output = run(most, more);
+            assert_eq!(output.status.code(), Some(0), "{mix} {more}: {output:?}");
+        }
+    }
+}
+
+#[test]
+fn a_path_that_is_too_long_for_sqlite_is_refused() {
+    let place = Place::new();
+    let deep = place.path().canonicalize().unwrap().join("d".repeat(200)).join("e".repeat(200));
+    fs::create_dir_all(&deep).unwrap();
+    let run = |length: usize| {
+        let name = "x".repeat(length - deep.as_os_str().len() - 1);
+        walbanger().arg("run").arg(deep.join(name)).args(["--duration=3s", "--json"]).output()
+    };
+    let most = 512 - "-journal".len();
+    assert_refused(&run(most + 1).unwrap(), "the path is too long");
+    let output = run(most).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+}
+
+#[test]
 fn a_name_that_sqlite_would_read_as_an_address_is_a_file() {
     let place = Place::new();
     let run = |name: &str| {
