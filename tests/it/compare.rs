@@ -336,6 +336,27 @@ fn trials_that_were_finished_count_when_a_later_one_cannot_be_run() {
 }
 
 #[test]
+fn a_view_that_somebody_unmounts_accuses_nobody() {
+    let Some(rig) = Rig::new() else { return };
+    let child = started(&rig);
+    let view = rig.mounts().into_iter().find(|view| view.ends_with("view2")).unwrap();
+    let mut unmount = Command::new("fusermount3");
+    if nix::unistd::geteuid().is_root() {
+        unmount = Command::new("umount");
+        unmount.arg("-l");
+    } else {
+        unmount.args(["-u", "-z"]);
+    }
+    assert!(unmount.arg(&view).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    let last = stderr(&output).pop().unwrap();
+    assert!(last.contains("the mount failed: view 2 was unmounted by somebody"), "{last}");
+    assert!(!stdout(&output).join("\n").contains("is broken"), "{output:?}");
+    rig.assert_nothing_left();
+}
+
+#[test]
 fn a_killed_child_ends_the_comparison_with_the_reason() {
     let Some(rig) = Rig::new() else { return };
     for (victim, sent, why) in [
