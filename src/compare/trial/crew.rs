@@ -300,14 +300,19 @@ impl<'a> Crew<'a> {
         self.heard.find(Clock::Replica(self.members[index].start_us), evidence);
     }
 
-    /// There is evidence: what is gone a moment later is kept, and the trial ends if it may.
-    fn act_on(&mut self, evidence: &Evidence) {
+    /// There is evidence: what is gone a moment later is kept, the first time.
+    fn witness(&mut self) {
         if !self.witnessed {
             self.witnessed = true;
             if let Err(error) = self.place.keep_moment(&self.processes()) {
                 self.heard.notes.push(format!("the moment of the first evidence: {error}"));
             }
         }
+    }
+
+    /// There is evidence: its moment is kept, and the trial ends if it may.
+    fn act_on(&mut self, evidence: &Evidence) {
+        self.witness();
         if self.place.config.is_enough(evidence) {
             self.ask_to_stop();
         }
