@@ -81,6 +81,23 @@ fn the_document_follows_the_schema() {
 }
 
 #[test]
+fn a_recording_is_its_users_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let Some(rig) = Rig::new() else { return };
+    let recording = rig.path("recording");
+    let flags = ["--durability=tracked", "--record", recording.to_str().unwrap()];
+    let mut mount = rig.mount(1, &flags);
+    // What others make through the view has the mode that they ask for.
+    fs::File::create(rig.path("view1/file")).unwrap();
+    let mode = |path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(recording), 0o600);
+    fs::File::create(rig.path("bare")).unwrap();
+    assert_eq!(mode(rig.path("volume/file")), mode(rig.path("bare")));
+    mount.signal(Signal::SIGTERM);
+    mount.finish();
+}
+
+#[test]
 fn a_view_whose_daemon_was_killed_is_cleared_by_the_next_mount() {
     let Some(rig) = Rig::new() else { return };
     let mut dead = rig.mount(2, &[]);
