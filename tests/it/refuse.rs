@@ -182,6 +182,20 @@ fn a_path_that_is_too_long_for_sqlite_is_refused() {
 }
 
 #[test]
+fn a_line_stays_one_whatever_is_in_a_name() {
+    let place = Place::new();
+    let run = |name: &str| {
+        walbanger().arg("run").arg(place.path().join(name)).arg("--duration=3s").output().unwrap()
+    };
+    assert_refused(&run("no\nne/x.db"), r"no\nne: no such directory");
+    let output = run("a\nb\x1b.db");
+    let lines = stdout(&output);
+    assert_eq!((output.status.code(), lines.len()), (Some(0), 1), "{output:?}");
+    assert!(lines[0].contains(r"a\nb\u{1b}.db: SQLite "), "{lines:?}");
+    assert!(place.path().join("a\nb\x1b.db").is_file());
+}
+
+#[test]
 fn a_name_that_sqlite_would_read_as_an_address_is_a_file() {
     let place = Place::new();
     let run = |name: &str| {
