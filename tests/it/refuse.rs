@@ -72,7 +72,7 @@ fn paths_that_are_no_files_are_refused() {
 fn an_empty_file_is_a_fresh_database() {
     let place = Place::new();
     fs::write(place.database(), "").unwrap();
-    assert_eq!(place.run("--duration 1s").status.code(), Some(0));
+    assert_eq!(place.run("--duration 5s").status.code(), Some(0));
 }
 
 #[test]
@@ -200,7 +200,7 @@ fn a_name_that_sqlite_would_read_as_an_address_is_a_file() {
     let place = Place::new();
     let run = |name: &str| {
         let mut run = walbanger();
-        run.current_dir(place.path()).args(["run", name, "--duration=500ms", "--json"]);
+        run.current_dir(place.path()).args(["run", name, "--duration=5s", "--json"]);
         run.output().unwrap()
     };
     for name in [":memory:", "file:x.db", "file:y.db?mode=memory"] {
@@ -217,7 +217,7 @@ fn a_link_leads_to_the_database_and_stays() {
     let place = Place::new();
     let elsewhere = Place::new();
     symlink(elsewhere.database(), place.database()).unwrap();
-    for more in ["--duration 500ms", "--duration 500ms", "--duration 500ms --reset"] {
+    for more in ["--duration 5s", "--duration 3s", "--duration 3s --reset"] {
         let output = place.run(more);
         assert_eq!(output.status.code(), Some(0), "{more}: {output:?}");
         assert!(place.database().is_symlink(), "{more}");

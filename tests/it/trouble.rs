@@ -130,7 +130,7 @@ fn a_database_that_is_taken_away_is_evidence_even_if_another_is_made() {
 #[test]
 fn a_crowded_tally_is_still_added_up() {
     let place = Place::new();
-    assert_eq!(place.run("--duration 500ms").status.code(), Some(0));
+    assert_eq!(place.run("--duration 3s").status.code(), Some(0));
     let database = rusqlite::Connection::open(place.database()).unwrap();
     database.busy_timeout(std::time::Duration::from_secs(60)).unwrap();
     let dead = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000) \
