@@ -9,6 +9,7 @@ use std::os::fd::AsFd as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -24,6 +25,10 @@ use crate::ids::Seed;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// A mount that works answers in far less, also while it rewrites a volume.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(120);
+/// So many clients are listened to at once.
+const MOST_CLIENTS: usize = 32;
+/// How long to wait where no client can be taken: this process may have too many files open.
+const PAUSE: Duration = Duration::from_millis(100);
 /// No order is longer, in bytes.
 const LONGEST_ORDER: u64 = 4096;
 
@@ -123,13 +128,9 @@ impl Control {
             control.sockets.push(socket.clone());
             fs::set_permissions(&socket, Permissions::from_mode(0o600))?;
             let sender = sender.clone();
-            thread::Builder::new().name("control".to_owned()).spawn(move || {
-                for client in listener.incoming().flatten() {
-                    if let Err(error) = serve(&client, &sender) {
-                        tracing::debug!(%error, "an order was not given to its end");
-                    }
-                }
-            })?;
+            thread::Builder::new()
+                .name("control".to_owned())
+                .spawn(move || welcome(listener.incoming(), &sender))?;
         }
         Ok(control)
     }
@@ -174,7 +175,43 @@ fn sweep(directory: &Path) {
     }
 }
 
-fn serve(mut client: &UnixStream, orders: &Sender<Ordered>) -> io::Result<()> {
+/// Serves each client by a thread of its own: one that says nothing keeps nobody waiting.
+fn welcome(clients: impl Iterator<Item = io::Result<UnixStream>>, orders: &Sender<Ordered>) {
+    let served = Arc::new(());
+    for client in clients {
+        let taken = client.and_then(|client| {
+            // Each thread has one, and so has this one.
+            if Arc::strong_count(&served) > MOST_CLIENTS {
+                return refuse(&client, "too many orders at once; try again");
+            }
+            let (orders, here) = (orders.clone(), Arc::clone(&served));
+            let serve = move || {
+                if let Err(error) = serve(&client, &orders) {
+                    tracing::debug!(%error, "an order was not given to its end");
+                }
+                drop(here);
+            };
+            thread::Builder::new().name("order".to_owned()).spawn(serve).map(drop)
+        });
+        if let Err(error) = taken {
+            tracing::debug!(%error, "an order was not taken");
+            thread::sleep(PAUSE);
+        }
+    }
+}
+
+fn refuse(client: &UnixStream, why: &str) -> io::Result<()> {
+    client.set_write_timeout(Some(PAUSE))?;
+    tell(client, &Answer::Refused(why.to_owned()))
+}
+
+fn tell(mut client: &UnixStream, answer: &Answer) -> io::Result<()> {
+    let mut line = serde_json::to_vec(answer)?;
+    line.push(b'\n');
+    client.write_all(&line)
+}
+
+fn serve(client: &UnixStream, orders: &Sender<Ordered>) -> io::Result<()> {
     client.set_read_timeout(Some(PATIENCE))?;
     client.set_write_timeout(Some(PATIENCE))?;
     let peer = getsockopt(&client.as_fd(), PeerCredentials)?.uid();
@@ -188,9 +225,7 @@ fn serve(mut client: &UnixStream, orders: &Sender<Ordered>) -> io::Result<()> {
             Err(error) => Answer::Refused(format!("not an order: {error}")),
         }
     };
-    let mut line = serde_json::to_vec(&answer)?;
-    line.push(b'\n');
-    client.write_all(&line)
+    tell(client, &answer)
 }
 
 fn hand_over(order: Order, orders: &Sender<Ordered>) -> Answer {
@@ -276,6 +311,42 @@ mod tests {
         let _listener = UnixListener::bind(&alive).unwrap();
         sweep(dir.path());
         assert_eq!((dead.exists(), alive.exists()), (false, true));
+    }
+
+    /// Clients of a mount that answers every order; their own ends.
+    fn clients<const N: usize>() -> [UnixStream; N] {
+        let (sender, orders) = bounded::<Ordered>(0);
+        thread::spawn(move || {
+            for (_, answer) in orders {
+                answer.send(Answer::Done).unwrap();
+            }
+        });
+        let pairs = [(); N].map(|()| UnixStream::pair().unwrap());
+        let mut theirs = Vec::new();
+        let ours = pairs.map(|(ours, client)| {
+            theirs.push(Ok(client));
+            ours
+        });
+        welcome(theirs.into_iter(), &sender);
+        ours
+    }
+
+    #[test]
+    fn a_client_that_says_nothing_keeps_nobody_waiting() {
+        let [silent, other] = clients();
+        assert!(matches!(exchange(&other, Order::Status), Ok(Answer::Done)));
+        // It was listened to all the while.
+        assert!(matches!(exchange(&silent, Order::Status), Ok(Answer::Done)));
+    }
+
+    #[test]
+    fn a_crowd_of_clients_is_not_let_in() {
+        let all: [_; MOST_CLIENTS + 1] = clients();
+        let (last, first) = all.split_last().unwrap();
+        let mut answer = String::new();
+        BufReader::new(last).read_line(&mut answer).unwrap();
+        assert!(answer.contains("too many orders at once"), "{answer}");
+        assert!(matches!(exchange(&first[0], Order::Status), Ok(Answer::Done)));
     }
 
     #[test]

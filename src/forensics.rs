@@ -49,7 +49,7 @@ pub fn moment(into: &Path, paths: &[&Path], pids: &[u32]) -> io::Result<()> {
     }
     fs::create_dir_all(into)?;
     let proc =
-        |name: &str| fs::read_to_string(name).unwrap_or_else(|error| format!("{name}: {error}\n"));
+        |name: &str| fs::read(name).unwrap_or_else(|error| format!("{name}: {error}\n").into());
     fs::write(into.join("locks.txt"), proc("/proc/locks"))?;
     let mounts = proc("/proc/self/mountinfo");
     let lines: String = paths.iter().map(|path| mount_of(&mounts, path)).collect();
@@ -80,9 +80,9 @@ pub fn keep_database(into: &Path, database: &Path) -> io::Result<()> {
 }
 
 /// The line of `mountinfo` for the mount that a path is on.
-fn mount_of(mounts: &str, path: &Path) -> String {
+fn mount_of(mounts: &[u8], path: &Path) -> String {
     let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    match mount_line(mounts.as_bytes(), &path) {
+    match mount_line(mounts, &path) {
         Some(line) => format!("{}: {}\n", path.display(), String::from_utf8_lossy(line)),
         None => format!("{}: on no mount that this process sees\n", path.display()),
     }
@@ -212,13 +212,14 @@ mod tests {
 
     #[test]
     fn the_mount_of_a_path_is_the_innermost_and_the_last() {
-        let mounts = "1 0 0:1 / / rw - ext4 a rw\n2 1 0:2 / /a\\040b rw - fuse one rw\n\
+        // A mountpoint of others that is not UTF-8 is in nobody's way.
+        let mounts = b"0 0 0:9 / /\xff rw - ext4 z rw\n1 0 0:1 / / rw - ext4 a rw\n2 1 0:2 / /a\\040b rw - fuse one rw\n\
                       3 1 0:3 / /a\\040b rw - fuse two rw\n4 1 0:4 / /a rw - fuse three rw\n";
         assert_eq!(
             mount_of(mounts, Path::new("/a b/c")),
             "/a b/c: 3 1 0:3 / /a\\040b rw - fuse two rw\n"
         );
         assert_eq!(mount_of(mounts, Path::new("/x")), "/x: 1 0 0:1 / / rw - ext4 a rw\n");
-        assert_eq!(mount_of("", Path::new("/x")), "/x: on no mount that this process sees\n");
+        assert_eq!(mount_of(b"", Path::new("/x")), "/x: on no mount that this process sees\n");
     }
 }

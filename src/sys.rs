@@ -6,9 +6,9 @@ pub mod log;
 mod mapping;
 
 use std::cell::Cell;
-use std::ffi::c_int;
+use std::ffi::{c_int, c_void};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use rusqlite::Connection;
 
@@ -70,6 +70,12 @@ struct CrashPlan {
 }
 
 static CRASH: OnceLock<CrashPlan> = OnceLock::new();
+/// Whether a thread is ending the process.
+static ENDING: AtomicBool = AtomicBool::new(false);
+
+/// How the line on standard error ends that a process writes which dies of a SIGBUS or SIGSEGV that
+/// somebody sent.
+pub const SENT: &str = " sent: that says nothing of the volume";
 
 thread_local! {
     // Const and without a destructor: reading it in a signal handler allocates nothing.
@@ -87,25 +93,79 @@ pub fn name_step(step: &'static str) {
     STEP.set(step);
 }
 
-/// From now on SIGBUS and SIGSEGV write `lines`, and then kill the process as they would have.
+/// From now on a memory access that fails writes `lines`, and then kills the process as it would have.
+///
+/// A SIGBUS or SIGSEGV that somebody sends kills, too, but says on standard error that it was sent.
 pub fn on_crash(start_us: u64, lines: Vec<CrashLine>) {
     if CRASH.set(CrashPlan { start_us, lines }).is_err() {
         return;
     }
     for signal in [libc::SIGBUS, libc::SIGSEGV] {
         // SAFETY: the action is fully initialised, and the handler is async-signal-safe: it reads
-        // immutable memory, formats on its own stack, and calls only clock_gettime and write.
-        // SA_RESETHAND makes it one-shot: the faulting instruction runs again and kills.
+        // immutable memory and atomics, formats on its own stack, and calls only clock_gettime,
+        // getpid, write, pause, signal and raise. Both signals are blocked in it: a fault of its own
+        // would kill at once.
         unsafe {
             let mut action: libc::sigaction = std::mem::zeroed();
-            action.sa_sigaction = crashed as extern "C" fn(c_int) as libc::sighandler_t;
-            action.sa_flags = libc::SA_ONSTACK | libc::SA_RESETHAND;
+            let handler: extern "C" fn(c_int, *const libc::siginfo_t, *mut c_void) = crashed;
+            action.sa_sigaction = handler as libc::sighandler_t;
+            action.sa_flags = libc::SA_ONSTACK | libc::SA_SIGINFO;
+            for blocked in [libc::SIGBUS, libc::SIGSEGV] {
+                libc::sigaddset(&raw mut action.sa_mask, blocked);
+            }
             libc::sigaction(signal, &raw const action, std::ptr::null_mut());
         }
     }
 }
 
-extern "C" fn crashed(signal: c_int) {
+extern "C" fn crashed(signal: c_int, info: *const libc::siginfo_t, _: *mut c_void) {
+    // SAFETY: the kernel gives a handler with SA_SIGINFO what it knows; of a signal that was sent,
+    // which has a code that is not positive, that is the sender.
+    let (sent, sender) = unsafe { ((*info).si_code <= 0, (*info).si_pid()) };
+    // SAFETY: getpid is async-signal-safe.
+    if sent && unsafe { libc::getpid() } == 1 {
+        // The default action does nothing to the first process of a container. It goes on, and must
+        // still say so if it crashes.
+        return;
+    }
+    if ENDING.swap(true, Ordering::Relaxed) {
+        // Another thread was first. What it has to say must be said before the process goes.
+        loop {
+            // SAFETY: pause is async-signal-safe.
+            unsafe { libc::pause() };
+        }
+    }
+    if sent {
+        tell_sent(signal, sender);
+    } else {
+        tell_crash(signal);
+    }
+    // Where an instruction failed it runs again and kills; a signal that was sent is raised again.
+    // SAFETY: signal and raise are async-signal-safe, and the default action is a valid one.
+    unsafe {
+        libc::signal(signal, libc::SIG_DFL);
+        libc::raise(signal);
+    }
+}
+
+fn tell_sent(signal: c_int, sender: libc::pid_t) {
+    let mut text = Fixed::new();
+    text.bytes(b"walbanger: ended by ");
+    text.piece(&Piece::Signal, 0, signal);
+    match u64::try_from(sender) {
+        Ok(number @ 1..) => {
+            text.bytes(b", which process ");
+            text.number(number, 1);
+        }
+        // It has no number here.
+        _ => text.bytes(b", which a process elsewhere"),
+    }
+    text.bytes(SENT.as_bytes());
+    text.bytes(b"\n");
+    text.write(libc::STDERR_FILENO);
+}
+
+fn tell_crash(signal: c_int) {
     let Some(plan) = CRASH.get() else { return };
     let elapsed = monotonic_us().saturating_sub(plan.start_us);
     for line in &plan.lines {
@@ -116,13 +176,9 @@ extern "C" fn crashed(signal: c_int) {
                 text.piece(piece, elapsed, signal);
             }
             text.bytes(b"\n");
-            // SAFETY: the buffer is valid for that many bytes. A failure cannot be told to anybody.
-            unsafe { libc::write(fd, text.buffer.as_ptr().cast(), text.length) };
+            text.write(fd);
         }
     }
-    // A signal sent by kill(2) has no instruction to run again, so raise it ourselves.
-    // SAFETY: raise is async-signal-safe; the disposition is the default one by now.
-    unsafe { libc::raise(signal) };
 }
 
 /// A line built without allocating; what does not fit is left out.
@@ -143,6 +199,11 @@ impl Fixed {
                 self.length += 1;
             }
         }
+    }
+
+    fn write(&self, fd: c_int) {
+        // SAFETY: the buffer is valid for that many bytes. A failure cannot be told to anybody.
+        unsafe { libc::write(fd, self.buffer.as_ptr().cast(), self.length) };
     }
 
     fn number(&mut self, number: u64, width: usize) {

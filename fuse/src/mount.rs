@@ -145,7 +145,7 @@ pub fn mount(options: &MountOptions) -> Result<Mounted, MountError> {
     kernel::require_fuse().map_err(MountError::NoFuse)?;
     let places = Places::check(&options.volume, &options.views)?;
     let descriptors = limits::raise();
-    // The umask that counts is the caller's.
+    // The umask that counts is the caller's. Whatever this process makes for itself names its mode.
     rustix::process::umask(Mode::empty());
     let volume = Volume::open(&places.volume, options.durability).map_err(|error| {
         places::PlaceError::Unusable { path: places.volume.clone(), source: error.into() }

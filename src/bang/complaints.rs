@@ -147,7 +147,8 @@ pub(super) fn describe(kind: Kind, code: Option<i32>) -> String {
 
 /// One line on standard output, in one write.
 pub(super) fn say(line: std::fmt::Arguments<'_>) -> Result<(), Stop> {
-    output::line(&line.to_string()).map_err(|unwritten| broken(&unwritten.into()))
+    output::line(&output::one_line(&line.to_string()))
+        .map_err(|unwritten| broken(&unwritten.into()))
 }
 
 /// Why a replica ends whose lines cannot be written.

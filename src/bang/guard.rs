@@ -20,6 +20,9 @@ use super::settings::{Existing, Settings};
 use super::{second, sidecars};
 use crate::place::{self, NoDirectory};
 
+/// SQLite opens no database whose journal's path has more bytes (`MAX_PATHNAME` of its unix VFS).
+const LONGEST_PATH: usize = 512;
+
 /// Why a path is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
@@ -29,6 +32,19 @@ pub enum Refusal {
     /// The path is a directory, a device ...
     #[error("{0}: not a regular file; name the database file itself")]
     NotAFile(PathBuf),
+    /// SQLite could not have the files beside it that it needs.
+    #[error(
+        "{path}: the {what} is too long: SQLite needs a file there that goes on with {ending}; \
+         take a shorter one"
+    )]
+    TooLong {
+        /// The database.
+        path: PathBuf,
+        /// What of it.
+        what: &'static str,
+        /// The longest of the endings.
+        ending: &'static str,
+    },
     /// A file that is not a database.
     #[error("{0}: not an SQLite database; it was not touched, name another path")]
     NotADatabase(PathBuf),
@@ -89,11 +105,12 @@ pub(super) enum Header {
 pub(super) fn admit(settings: &Settings) -> Result<Found, Refusal> {
     let directory = settings.directory();
     place::directory(directory)?;
+    let file = place::file(&settings.path);
+    fits(&file, settings.attaches())?;
     if settings.existing == Existing::Trust {
         return Ok(Found::Ours);
     }
     inspect(&settings.path)?;
-    let file = place::file(&settings.path);
     inspect(&second::path(&file))?;
     let directory = file.parent().unwrap_or(directory);
     place::directory(directory)?;
@@ -107,6 +124,22 @@ pub(super) fn admit(settings: &Settings) -> Result<Found, Refusal> {
         return Ok(Found::Fresh);
     }
     Ok(found)
+}
+
+/// Whether names and paths of all files beside the database are short enough, of those beside the second
+/// one if it will be attached: SQLite's error would be taken for the volume's.
+fn fits(file: &Path, attaches: bool) -> Result<(), Refusal> {
+    let ending = if attaches { "-second.db-journal" } else { "-journal" };
+    let longest = place::beside(file, ending);
+    let refused = |what| Err(Refusal::TooLong { path: file.to_owned(), what, ending });
+    if fs::symlink_metadata(&longest).is_err_and(|error| is_too_long(&error)) {
+        return refused("name");
+    }
+    if longest.as_os_str().len() > LONGEST_PATH { refused("path") } else { Ok(()) }
+}
+
+fn is_too_long(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ENAMETOOLONG)
 }
 
 /// What is at the path and beside it. Whoever makes or replaces the database at this moment may have
@@ -129,7 +162,9 @@ fn find(path: &Path, existing: Existing) -> Result<Found, Refusal> {
 pub fn inspect(path: &Path) -> Result<Found, Refusal> {
     let unreadable = |source| Refusal::Unreadable { path: path.to_owned(), source };
     match fs::metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Fresh),
+        Err(error) if error.kind() == io::ErrorKind::NotFound || is_too_long(&error) => {
+            return Ok(Found::Fresh);
+        }
         Err(error) => return Err(unreadable(error)),
         Ok(metadata) if !metadata.is_file() => return Err(Refusal::NotAFile(path.to_owned())),
         Ok(_) => {}

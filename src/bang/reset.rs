@@ -24,6 +24,8 @@ pub(super) fn remove(path: &Path) -> Result<(), Refusal> {
         // A lock may be a directory.
         let removed = if file.is_dir() { fs::remove_dir(&file) } else { fs::remove_file(&file) };
         match removed {
+            // Nothing can be there by a name that is too long.
+            Err(source) if source.raw_os_error() == Some(libc::ENAMETOOLONG) => {}
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
                 return Err(Refusal::Remove { path: file, source });
             }

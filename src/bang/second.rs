@@ -3,10 +3,12 @@
 //! Each worker has one row in it, too, and knows what it must hold. What is committed in one file
 //! and not in the other is no evidence: in WAL mode SQLite promises that of each file only.
 
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rusqlite::OptionalExtension as _;
+use rusqlite::types::{ToSqlOutput, ValueRef};
 
 use super::connection::{self, May};
 use super::failure::Finding;
@@ -76,8 +78,9 @@ impl Worker {
         self.make_second()?;
         let settings = &self.shared.settings;
         let path = path(&settings.path);
-        let path = path.to_string_lossy();
-        connection.change("ATTACH ?1 AS second", [path.as_ref()]).at("ATTACH")?;
+        // The bytes of the path as they are: a name need not be UTF-8.
+        let name = ToSqlOutput::Borrowed(ValueRef::Text(path.as_os_str().as_bytes()));
+        connection.change("ATTACH ?1 AS second", [name]).at("ATTACH")?;
         let sql = format!("PRAGMA second.synchronous = {}", settings.synchronous);
         let done = connection.execute_batch(&sql).at("ATTACH").and_then(|()| {
             self.second.tried = 0;

@@ -261,6 +261,11 @@ impl Settings {
         }
     }
 
+    /// Whether workers attach a second database.
+    pub(super) fn attaches(&self) -> bool {
+        self.mix.attaches() && self.can(Operation::Write(Change::Attach))
+    }
+
     /// The settings as a JSON object; durations are in seconds.
     #[must_use]
     pub fn document(&self) -> serde_json::Value {

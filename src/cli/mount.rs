@@ -293,24 +293,25 @@ fn refuse_other_peoples_files(volume: &Path) -> anyhow::Result<()> {
     )
 }
 
+/// A path that stays on its line.
+fn shown(path: impl AsRef<Path>) -> String {
+    output::one_line(&path.as_ref().to_string_lossy()).into_owned()
+}
+
 fn greeting(args: &MountArgs, mounted: &Mounted, plan: &walbanger_fuse::Plan) -> String {
     let report = mounted.report();
     let mut text = String::new();
     for stale in mounted.cleared() {
-        let _ = writeln!(text, "Cleared the stale view {} of a dead daemon.", stale.display());
+        let _ = writeln!(text, "Cleared the stale view {} of a dead daemon.", shown(stale));
     }
-    let views: Vec<_> = mounted.views().map(|view| view.display().to_string()).collect();
+    let views: Vec<_> = mounted.views().map(shown).collect();
     let locks = match args.how.locks {
         LockMode::Forward => "locks forwarded",
         LockMode::Local => "locks local to each view",
     };
     let data = report.views.first().map_or("", |view| view.data.describe());
-    let _ = write!(
-        text,
-        "Mounted {} on {} ({data}, {locks}); ",
-        args.volume.display(),
-        views.join(", ")
-    );
+    let _ =
+        write!(text, "Mounted {} on {} ({data}, {locks}); ", shown(&args.volume), views.join(", "));
     let _ = match plan.flags().as_slice() {
         [] => write!(text, "no faults."),
         flags => write!(text, "{} --seed={}.", flags.join(" "), plan.seed),

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::bang::BangError;
 use crate::exit::Exit;
-use crate::output::Unwritten;
+use crate::output::{Unwritten, one_line};
 use crate::stop;
 
 /// Runs the program.
@@ -125,5 +125,5 @@ fn cannot_write(unwritten: &Unwritten) -> Exit {
 
 /// One line on standard error.
 pub(super) fn complain(text: &str) {
-    let _ = writeln!(io::stderr().lock(), "walbanger: {text}");
+    let _ = writeln!(io::stderr().lock(), "walbanger: {}", one_line(text));
 }

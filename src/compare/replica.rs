@@ -140,8 +140,11 @@ impl Replica {
         match (status.code(), signal) {
             // No evidence, evidence, or too little done: the comparison counts for itself.
             (Some(0 | 1 | 4), _) => Ending::Orderly,
-            (_, Some(libc::SIGBUS)) => Ending::Crash("SIGBUS"),
-            (_, Some(libc::SIGSEGV)) => Ending::Crash("SIGSEGV"),
+            (_, Some(signal @ (libc::SIGBUS | libc::SIGSEGV))) => match self.sent() {
+                Some(told) => Ending::Failed(told),
+                None if signal == libc::SIGBUS => Ending::Crash("SIGBUS"),
+                None => Ending::Crash("SIGSEGV"),
+            },
             _ if expected => Ending::Failed(status.to_string()),
             _ => {
                 let said = std::fs::read_to_string(&self.log).unwrap_or_default();
@@ -150,6 +153,14 @@ impl Replica {
                 Ending::Failed(reason.unwrap_or_else(|| self.unsaid(status)))
             }
         }
+    }
+
+    /// That somebody sent it the signal that ended it, if it said so.
+    fn sent(&self) -> Option<String> {
+        let said = std::fs::read(&self.log).unwrap_or_default();
+        let said = String::from_utf8_lossy(&said);
+        let line = said.lines().find(|line| line.ends_with(crate::sys::SENT))?;
+        Some(line.trim_start_matches("walbanger: ").to_owned())
     }
 
     /// Why it may have said nothing before it ended.

@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::{Signal, kill};
@@ -12,8 +13,12 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::probe::{broken, document};
-use crate::rig::{have_fuse, must_have, skipped};
+use crate::rig::{directory, have_fuse, must_have, skipped};
 use crate::util::{until, walbanger};
+
+/// How long a daemon that is told to end may take, in steps.
+const STEPS: u32 = 500;
+const STEP: Duration = Duration::from_millis(10);
 
 /// One directory, mounted twice by somebody else's file system.
 struct Twice {
@@ -24,7 +29,7 @@ struct Twice {
 impl Twice {
     /// Mounts by `command`, which gets the volume's path and the mountpoint, and stays.
     fn mount(command: impl Fn(&Path, &Path, &Path) -> Command) -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = directory();
         let mut twice = Self { directory, daemons: Vec::new() };
         let [base, volume] = [PathBuf::new(), "volume".into()].map(|name| twice.path(&name));
         fs::create_dir(&volume).unwrap();
@@ -48,14 +53,29 @@ impl Twice {
 
 impl Drop for Twice {
     fn drop(&mut self) {
-        for daemon in &mut self.daemons {
-            let _ = kill(Pid::from_raw(daemon.id().try_into().unwrap()), Signal::SIGTERM);
-            let _ = daemon.wait();
-        }
+        // First, for a daemon need not end; it unmounts by itself where this is for root only.
         for side in self.sides().iter().filter(|side| is_mounted(side)) {
             let _ = umount2(side, MntFlags::MNT_DETACH);
         }
+        for daemon in &mut self.daemons {
+            let _ = kill(Pid::from_raw(daemon.id().try_into().unwrap()), Signal::SIGTERM);
+        }
+        for daemon in &mut self.daemons {
+            end(daemon);
+        }
     }
+}
+
+/// Waits for a daemon that was told to end, and kills one that does not.
+fn end(daemon: &mut Child) {
+    for _ in 0..STEPS {
+        if !matches!(daemon.try_wait(), Ok(None)) {
+            return;
+        }
+        std::thread::sleep(STEP);
+    }
+    let _ = daemon.kill();
+    let _ = daemon.wait();
 }
 
 fn is_mounted(path: &Path) -> bool {
@@ -153,12 +173,12 @@ fn a_copy_that_an_overlay_made_is_another_database() {
         skipped("overlays are mounted by root");
         return;
     }
-    let place = tempfile::tempdir().unwrap();
+    let place = directory();
     let path = |name: &str| place.path().join(name);
     for name in ["lower", "upper", "work", "merged", "results"] {
         fs::create_dir(path(name)).unwrap();
     }
-    let made = bang(&[path("lower")], &["--duration=500ms"]);
+    let made = bang(&[path("lower")], &["--duration=5s"]);
     assert_eq!(made[0].status.code(), Some(0), "{made:#?}");
     let options = format!(
         "lowerdir={},upperdir={},workdir={}",
@@ -171,7 +191,7 @@ fn a_copy_that_an_overlay_made_is_another_database() {
     let out = format!("--out={}", path("results").display());
     let mounted = Overlay(merged.clone());
     // Two replicas on the overlay have one file, the copy.
-    let both = bang(&[merged.clone(), merged.clone()], &["--duration=1s"]);
+    let both = bang(&[merged.clone(), merged.clone()], &["--duration=3s"]);
     assert!(both.iter().all(|one| one.status.code() == Some(0)), "{both:#?}");
     bang(&[path("lower"), merged], &["--duration=2s", &out]);
     drop(mounted);

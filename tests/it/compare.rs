@@ -259,6 +259,12 @@ fn started(rig: &Rig) -> Child {
     child
 }
 
+fn has_thread(process: Pid, name: &str) -> bool {
+    let threads = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    let mut names = threads.map(|thread| fs::read_to_string(thread.path().join("comm")));
+    names.any(|found| found.is_ok_and(|found| found.trim() == name))
+}
+
 fn signal(child: &Child, signal: Signal) {
     kill(Pid::from_raw(child.id().try_into().unwrap()), signal).unwrap();
 }
@@ -330,14 +336,39 @@ fn trials_that_were_finished_count_when_a_later_one_cannot_be_run() {
 }
 
 #[test]
+fn a_view_that_somebody_unmounts_accuses_nobody() {
+    let Some(rig) = Rig::new() else { return };
+    let child = started(&rig);
+    let view = rig.mounts().into_iter().find(|view| view.ends_with("view2")).unwrap();
+    let mut unmount = Command::new("fusermount3");
+    if nix::unistd::geteuid().is_root() {
+        unmount = Command::new("umount");
+        unmount.arg("-l");
+    } else {
+        unmount.args(["-u", "-z"]);
+    }
+    assert!(unmount.arg(&view).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    let last = stderr(&output).pop().unwrap();
+    assert!(last.contains("the mount failed: view 2 was unmounted by somebody"), "{last}");
+    assert!(!stdout(&output).join("\n").contains("is broken"), "{output:?}");
+    rig.assert_nothing_left();
+}
+
+#[test]
 fn a_killed_child_ends_the_comparison_with_the_reason() {
     let Some(rig) = Rig::new() else { return };
-    for (victim, why) in [
-        ("mount", "the mount failed: the mount daemon ended before its time"),
-        ("run", "failed: signal: 9"),
+    for (victim, sent, why) in [
+        ("mount", Signal::SIGKILL, "the mount failed: the mount daemon ended before its time"),
+        ("run", Signal::SIGKILL, "failed: signal: 9"),
+        // Only what the replica did itself would be a crash.
+        ("run", Signal::SIGSEGV, " sent: that says nothing of the volume"),
     ] {
         let child = started(&rig);
-        kill(rig.process(victim).unwrap(), Signal::SIGKILL).unwrap();
+        let victim = rig.process(victim).unwrap();
+        until("it is at work", || sent == Signal::SIGKILL || has_thread(victim, "worker-0"));
+        kill(victim, sent).unwrap();
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(3), "{output:?}");
         let last = stderr(&output).pop().unwrap();

@@ -81,6 +81,41 @@ fn the_document_follows_the_schema() {
 }
 
 #[test]
+fn the_first_words_of_a_mount_stay_on_their_line() {
+    let Some(rig) = Rig::new() else { return };
+    let (volume, view) = (rig.path("the\nvolume"), rig.path("the\nview"));
+    for directory in [&volume, &view] {
+        fs::create_dir(directory).unwrap();
+    }
+    let mut command = walbanger();
+    command.arg("mount").args([&volume, &view]);
+    let mut mount = crate::util::Replica::start(&mut command);
+    let first = &mount.lines[0];
+    assert!(first.starts_with("Mounted ") && first.ends_with("; no faults."), "{first}");
+    assert!(first.contains(r"/the\nvolume on ") && first.contains(r"/the\nview ("), "{first}");
+    mount.signal(Signal::SIGTERM);
+    mount.finish();
+    assert_eq!(rig.mounts().len(), 0);
+}
+
+#[test]
+fn a_recording_is_its_users_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let Some(rig) = Rig::new() else { return };
+    let recording = rig.path("recording");
+    let flags = ["--durability=tracked", "--record", recording.to_str().unwrap()];
+    let mut mount = rig.mount(1, &flags);
+    // What others make through the view has the mode that they ask for.
+    fs::File::create(rig.path("view1/file")).unwrap();
+    let mode = |path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(recording), 0o600);
+    fs::File::create(rig.path("bare")).unwrap();
+    assert_eq!(mode(rig.path("volume/file")), mode(rig.path("bare")));
+    mount.signal(Signal::SIGTERM);
+    mount.finish();
+}
+
+#[test]
 fn a_view_whose_daemon_was_killed_is_cleared_by_the_next_mount() {
     let Some(rig) = Rig::new() else { return };
     let mut dead = rig.mount(2, &[]);

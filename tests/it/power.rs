@@ -51,6 +51,23 @@ fn a_power_cut_shows_which_fsync_lied_and_accuses_no_honest_one() {
 }
 
 #[test]
+fn the_moment_after_a_cut_is_kept_and_not_that_of_what_is_found_later() {
+    let Some(rig) = Rig::new() else { return };
+    let out = rig.path("results");
+    let lie = ["--fsync=no-op,file=wal", "--power-cut=every=1s,keep=nothing", "--trials=1"];
+    let more = ["--duration=4s", "--replicas=2", "--stop-on-evidence=false", "--json", "--out"];
+    let output = rig.compare(&[&lie[..], &more].concat()).arg(&out).output().unwrap();
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let faulted = trials(&document, "faulted");
+    assert_ne!(faulted[0]["evidence"], serde_json::json!([]), "{document:#}");
+    let kept = out.join("trial-001-faulted/forensics/descriptors.txt");
+    let open = std::fs::read_to_string(kept).unwrap();
+    // All replicas are dead then, and the daemon is there.
+    assert_eq!(open.lines().filter(|line| line.starts_with("process ")).count(), 1, "{open}");
+    assert!(open.contains("/dev/fuse"), "{open}");
+}
+
+#[test]
 fn what_was_not_promised_may_go() {
     let Some(rig) = Rig::new() else { return };
     let flags = ["--power-cut=every=300ms,keep=nothing", "--synchronous=normal", "--trials=1"];

@@ -72,7 +72,7 @@ fn paths_that_are_no_files_are_refused() {
 fn an_empty_file_is_a_fresh_database() {
     let place = Place::new();
     fs::write(place.database(), "").unwrap();
-    assert_eq!(place.run("--duration 1s").status.code(), Some(0));
+    assert_eq!(place.run("--duration 5s").status.code(), Some(0));
 }
 
 #[test]
@@ -127,8 +127,72 @@ fn a_path_need_not_be_text() {
     use std::os::unix::ffi::OsStrExt as _;
     let place = Place::new();
     let path = place.path().join(std::ffi::OsStr::from_bytes(b"\xff\xfe.db"));
-    let output = walbanger().arg("run").arg(path).args(["--duration=500ms", "--json"]).output();
-    assert_eq!(output.unwrap().status.code(), Some(0));
+    // The second mix attaches a second database, too.
+    for mix in ["default", "attach=1"] {
+        let mut run = walbanger();
+        run.arg("run").arg(&path).args(["--duration=3s", "--json", "--mix", mix]);
+        let output = run.output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{mix}: {output:?}");
+    }
+    let second = place.path().join(std::ffi::OsStr::from_bytes(b"\xff\xfe.db-second.db"));
+    assert!(second.metadata().unwrap().len() > 0);
+}
+
+#[test]
+fn a_name_that_leaves_no_room_for_the_files_beside_it_is_refused() {
+    // The longest name is 255 bytes.
+    for (mix, ending) in [("default", "-journal"), ("attach=1", "-second.db-journal")] {
+        let place = Place::new();
+        let run = |length: usize, more: &str| {
+            let mut run = walbanger();
+            run.arg("run").arg(place.path().join("x".repeat(length)));
+            run.args(["--duration=3s", "--json", "--mix", mix]).args(more.split_whitespace());
+            run.output().unwrap()
+        };
+        let most = 255 - ending.len();
+        for length in [most + 1, 250, 255] {
+            assert_refused(
+                &run(length, ""),
+                &format!(
+                    "the name is too long: SQLite needs a file there that goes on with {ending};"
+                ),
+            );
+        }
+        assert_eq!(place.path().read_dir().unwrap().count(), 0, "nothing was made");
+        for more in ["", "--reset"] {
+            let output = run(most, more);
+            assert_eq!(output.status.code(), Some(0), "{mix} {more}: {output:?}");
+        }
+    }
+}
+
+#[test]
+fn a_path_that_is_too_long_for_sqlite_is_refused() {
+    let place = Place::new();
+    let deep = place.path().canonicalize().unwrap().join("d".repeat(200)).join("e".repeat(200));
+    fs::create_dir_all(&deep).unwrap();
+    let run = |length: usize| {
+        let name = "x".repeat(length - deep.as_os_str().len() - 1);
+        walbanger().arg("run").arg(deep.join(name)).args(["--duration=3s", "--json"]).output()
+    };
+    let most = 512 - "-journal".len();
+    assert_refused(&run(most + 1).unwrap(), "the path is too long");
+    let output = run(most).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+}
+
+#[test]
+fn a_line_stays_one_whatever_is_in_a_name() {
+    let place = Place::new();
+    let run = |name: &str| {
+        walbanger().arg("run").arg(place.path().join(name)).arg("--duration=3s").output().unwrap()
+    };
+    assert_refused(&run("no\nne/x.db"), r"no\nne: no such directory");
+    let output = run("a\nb\x1b.db");
+    let lines = stdout(&output);
+    assert_eq!((output.status.code(), lines.len()), (Some(0), 1), "{output:?}");
+    assert!(lines[0].contains(r"a\nb\u{1b}.db: SQLite "), "{lines:?}");
+    assert!(place.path().join("a\nb\x1b.db").is_file());
 }
 
 #[test]
@@ -136,7 +200,7 @@ fn a_name_that_sqlite_would_read_as_an_address_is_a_file() {
     let place = Place::new();
     let run = |name: &str| {
         let mut run = walbanger();
-        run.current_dir(place.path()).args(["run", name, "--duration=500ms", "--json"]);
+        run.current_dir(place.path()).args(["run", name, "--duration=5s", "--json"]);
         run.output().unwrap()
     };
     for name in [":memory:", "file:x.db", "file:y.db?mode=memory"] {
@@ -153,7 +217,7 @@ fn a_link_leads_to_the_database_and_stays() {
     let place = Place::new();
     let elsewhere = Place::new();
     symlink(elsewhere.database(), place.database()).unwrap();
-    for more in ["--duration 500ms", "--duration 500ms", "--duration 500ms --reset"] {
+    for more in ["--duration 5s", "--duration 3s", "--duration 3s --reset"] {
         let output = place.run(more);
         assert_eq!(output.status.code(), Some(0), "{more}: {output:?}");
         assert!(place.database().is_symlink(), "{more}");

@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
+use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
 use tempfile::TempDir;
@@ -40,16 +41,31 @@ pub(crate) fn skipped(reason: &str) {
 /// How the names of rigs begin; the id of the test's process follows.
 const PREFIX: &str = "walbanger-rig-";
 
-/// Clears away the views that tests left which were killed.
+/// A directory whose mounts the next one clears away if this test is killed.
+pub(crate) fn directory() -> TempDir {
+    clear_dead();
+    let name = format!("{PREFIX}{}-", std::process::id());
+    tempfile::Builder::new().prefix(&name).tempdir().unwrap()
+}
+
+/// Clears away the mounts that tests left which were killed.
 fn clear_dead() {
-    for view in walbanger_fuse::our_mounts() {
+    let mounts = fs::read("/proc/self/mounts").unwrap();
+    let places = mounts
+        .split(|byte| *byte == b'\n')
+        .filter_map(|line| line.split(|byte| *byte == b' ').nth(1).map(walbanger_fuse::unescape));
+    for view in places {
         let rig = view.strip_prefix(std::env::temp_dir()).ok().and_then(|path| path.iter().next());
         let pid = rig
             .and_then(|name| name.to_str()?.strip_prefix(PREFIX)?.split('-').next()?.parse().ok())
             .map(Pid::from_raw);
         let dead = pid.is_some_and(|pid| kill(pid, None) == Err(Errno::ESRCH));
         // Whoever else clears it at this moment is welcome to it.
-        let _ = dead && walbanger_fuse::clear_stale(&view);
+        if dead && walbanger_fuse::is_our_mount(&view) {
+            let _ = walbanger_fuse::clear_stale(&view);
+        } else if dead {
+            let _ = umount2(&view, MntFlags::MNT_DETACH);
+        }
     }
 }
 
@@ -64,9 +80,7 @@ impl Rig {
         if !have_fuse() {
             return None;
         }
-        clear_dead();
-        let name = format!("{PREFIX}{}-", std::process::id());
-        let directory = tempfile::Builder::new().prefix(&name).tempdir().unwrap();
+        let directory = directory();
         for name in ["volume", "view1", "view2", "view3", "tmp"] {
             fs::create_dir(directory.path().join(name)).unwrap();
         }

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::rig::Rig;
@@ -129,7 +130,7 @@ fn a_database_that_is_taken_away_is_evidence_even_if_another_is_made() {
 #[test]
 fn a_crowded_tally_is_still_added_up() {
     let place = Place::new();
-    assert_eq!(place.run("--duration 500ms").status.code(), Some(0));
+    assert_eq!(place.run("--duration 3s").status.code(), Some(0));
     let database = rusqlite::Connection::open(place.database()).unwrap();
     database.busy_timeout(std::time::Duration::from_secs(60)).unwrap();
     let dead = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000) \
@@ -230,6 +231,22 @@ fn a_mapping_that_shrinks_kills_and_the_last_line_says_so() {
         replica.finish()
     });
     assert_eq!(ended.status.signal(), Some(nix::libc::SIGBUS));
+}
+
+#[test]
+fn a_signal_that_somebody_sends_is_no_crash() {
+    for sent in [Signal::SIGSEGV, Signal::SIGBUS] {
+        let place = Place::new();
+        let mut replica: Replica = place.start("--events");
+        replica.until(r#""k":"commit""#);
+        replica.signal(sent);
+        let ended = replica.finish();
+        assert_eq!(ended.status.signal(), Some(sent as i32), "{ended:?}");
+        assert!(!ended.lines.iter().any(|line| line.contains("evidence")), "{ended:?}");
+        let (sender, told) = (std::process::id(), ended.stderr.trim_end());
+        let words = format!("walbanger: ended by {sent}, which process {sender} sent: ");
+        assert!(told.starts_with(&words) && !told.contains('\n'), "{told}");
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use super::{FileId, Lie, Name, Op};
@@ -62,7 +63,9 @@ pub(super) struct Recorder {
 
 impl Recorder {
     pub(super) fn create(path: &Path) -> io::Result<Self> {
-        let mut out = BufWriter::with_capacity(1 << 18, File::create_new(path)?);
+        // Its user's alone: it holds what the volume holds, and the umask of a daemon is 0.
+        let file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
+        let mut out = BufWriter::with_capacity(1 << 18, file);
         out.write_all(MAGIC)?;
         Ok(Self { out, sum: 0, event: Vec::new() })
     }

@@ -2,6 +2,7 @@
 //! or, where chaos is asked for, without any.
 
 mod cuts;
+mod views;
 
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,7 @@ use crate::evidence::{Evidence, Kind};
 use crate::history::{Event, Header};
 use crate::judge::{Request, Verdict};
 use crate::stop::Stop;
+use views::Views;
 
 /// How long replicas may take to end when they were asked to: longer than the longest wait inside
 /// SQLite, which is about ten seconds.
@@ -37,6 +39,7 @@ pub(super) struct Crew<'a> {
     place: &'a Place<'a>,
     settings: Settings,
     pub(super) daemon: Option<Daemon>,
+    views: Views,
     members: Vec<Member>,
     heard: Heard,
     schedule: Schedule,
@@ -66,6 +69,7 @@ impl<'a> Crew<'a> {
         Self {
             place,
             settings: settings.clone(),
+            views: Views::new(place.views),
             daemon,
             members: (1..=place.config.replicas)
                 .map(|number| Member::new(place, settings.seed, number, now))
@@ -93,7 +97,8 @@ impl<'a> Crew<'a> {
         loop {
             self.start_those_due()?;
             if self.members.iter().all(|member| member.ended) {
-                return Ok(());
+                // Before anything that was found is believed.
+                return self.views.check();
             }
             if let Ok(Stop::Signal(signal)) = stop.try_recv() {
                 return Err(CompareError::Signal(signal));
@@ -301,14 +306,19 @@ impl<'a> Crew<'a> {
         self.heard.find(Clock::Replica(self.members[index].start_us), evidence);
     }
 
-    /// There is evidence: what is gone a moment later is kept, and the trial ends if it may.
-    fn act_on(&mut self, evidence: &Evidence) {
+    /// There is evidence: what is gone a moment later is kept, the first time.
+    fn witness(&mut self) {
         if !self.witnessed {
             self.witnessed = true;
             if let Err(error) = self.place.keep_moment(&self.processes()) {
                 self.heard.notes.push(format!("the moment of the first evidence: {error}"));
             }
         }
+    }
+
+    /// There is evidence: its moment is kept, and the trial ends if it may.
+    fn act_on(&mut self, evidence: &Evidence) {
+        self.witness();
         if self.place.config.is_enough(evidence) {
             self.ask_to_stop();
         }
@@ -341,6 +351,7 @@ impl<'a> Crew<'a> {
             Ending::Failed(why) => {
                 // With the mount gone every replica fails; the mount is the reason.
                 self.check_mount()?;
+                self.views.check()?;
                 if self.asked_to_stop.is_none() {
                     return Err(CompareError::Replica(name, why));
                 }
@@ -389,6 +400,7 @@ impl<'a> Crew<'a> {
 
     fn look_after(&mut self) -> Result<(), CompareError> {
         self.check_mount()?;
+        self.views.check_sometimes()?;
         let now = Instant::now();
         self.age += (now - self.looked).min(2 * TICK);
         self.looked = now;

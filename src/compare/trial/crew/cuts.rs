@@ -54,6 +54,10 @@ impl Crew<'_> {
         let blame = blame(report, self.heard.zero());
         let blame = format!("power cut no. {}: {blame}", self.power.cuts);
         self.power.undone += self.heard.survive(&mut verdict, &blame);
+        if !verdict.evidence.is_empty() {
+            // Before replicas live again, and find more.
+            self.witness();
+        }
         let enough = verdict.evidence.iter().any(|found| self.place.config.is_enough(found));
         let lost = |found: &Evidence| found.kind == Kind::LostCommit;
         // Nobody can go on with what cannot be read.
