@@ -75,6 +75,43 @@ fn a_lie_about_the_wal_is_found_and_named() {
 }
 
 #[test]
+fn a_damaged_recording_and_histories_of_another_run_are_refused() {
+    let Some(rig) = Rig::new() else { return };
+    let results = record(&rig, &[], &["--synchronous=full"]);
+    let recording = results.join("recording");
+    let other = |name: &str| {
+        let place = tempfile::tempdir().unwrap();
+        let out = tempfile::tempdir().unwrap();
+        let mut run = walbanger();
+        run.args(["run", "--duration=200ms", "--workers=1", "--synchronous=full", "--out"]);
+        let ran = run.arg(out.path()).arg(place.path().join(name)).output().unwrap();
+        assert_eq!(ran.status.code(), Some(0), "{ran:?}");
+        out
+    };
+    let refused = |results: &Path, recording: &Path, why: &str| {
+        let output = crash_states(results, &["--recording", recording.to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(2), "{why}: {output:?}");
+        assert!(stderr(&output).len() == 1 && stderr(&output)[0].contains(why), "{output:?}");
+    };
+    refused(other("test.db").path(), &recording, "given another number when it was made");
+    refused(other("other.db").path(), &recording, "it tells of no file other.db");
+
+    let good = fs::read(&recording).unwrap();
+    let changed = rig.path("changed");
+    let mut bytes = good.clone();
+    for place in (bytes.len() / 2..).step_by(101).take(20) {
+        bytes[place] ^= 0x55;
+    }
+    fs::write(&changed, bytes).unwrap();
+    refused(&results, &changed, "the recording is damaged at byte ");
+    // As a SIGKILL leaves it.
+    fs::write(&changed, &good[..good.len() / 2]).unwrap();
+    let flags = ["--points=100", "--states=2", "--recording", changed.to_str().unwrap()];
+    let output = crash_states(&results, &flags);
+    assert!(matches!(output.status.code(), Some(0 | 4)), "{output:?}");
+}
+
+#[test]
 fn what_is_no_recorded_run_is_refused_in_one_line() {
     let place = tempfile::tempdir().unwrap();
     let refused = |why: &str| {
