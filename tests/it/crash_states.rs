@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::rig::Rig;
-use crate::util::{stderr, walbanger};
+use crate::util::{Replica, stderr, until, walbanger};
 
 /// Records a run of one replica; gives its results.
 fn record(rig: &Rig, mount: &[&str], run: &[&str]) -> PathBuf {
@@ -80,12 +80,15 @@ fn a_damaged_recording_and_histories_of_another_run_are_refused() {
     let results = record(&rig, &[], &["--synchronous=full"]);
     let recording = results.join("recording");
     let other = |name: &str| {
-        let place = tempfile::tempdir().unwrap();
-        let out = tempfile::tempdir().unwrap();
+        let (place, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let mut run = walbanger();
-        run.args(["run", "--duration=200ms", "--workers=1", "--synchronous=full", "--out"]);
-        let ran = run.arg(out.path()).arg(place.path().join(name)).output().unwrap();
-        assert_eq!(ran.status.code(), Some(0), "{ran:?}");
+        run.args(["run", "--workers=1", "--synchronous=full", "--replica=a", "--out"]);
+        let mut replica = Replica::start(run.arg(out.path()).arg(place.path().join(name)));
+        let history = out.path().join("replica-a.jsonl");
+        let told = || fs::read_to_string(&history).is_ok_and(|text| text.contains("\"commit\""));
+        until("it has committed", told);
+        replica.signal(Signal::SIGTERM);
+        replica.finish();
         out
     };
     let refused = |results: &Path, recording: &Path, why: &str| {
