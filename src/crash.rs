@@ -5,6 +5,7 @@
 
 mod acks;
 mod crowd;
+mod own;
 mod part;
 mod seen;
 mod stand;
@@ -131,6 +132,17 @@ pub enum CrashStatesError {
     /// Histories that say different things of one database.
     #[error("the histories are not of one run: they differ in {0}")]
     Different(&'static str),
+    /// Histories of another run than the one that was recorded.
+    #[error(
+        "{results}: these histories are not of this recording: {why}; name the results of the run \
+         that was recorded"
+    )]
+    Other {
+        /// Where they are.
+        results: PathBuf,
+        /// By what that is known.
+        why: String,
+    },
     /// Settings with which a power cut may do anything.
     #[error(
         "with journal mode {0} and synchronous {1} SQLite promises nothing about power cuts; record \

@@ -11,7 +11,7 @@ use nix::unistd::mkdtemp;
 use walbanger_fuse::{clear_stale, our_mounts};
 
 /// How the names of all workplaces begin.
-const PREFIX: &str = "walbanger-compare-";
+const PREFIX: &str = "walbanger-work-";
 /// The file whose lock says that the workplace is in use.
 const LOCK: &str = "lock";
 /// What it holds.

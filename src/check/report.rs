@@ -137,7 +137,14 @@ impl Run {
             return Err(CheckError::Foreign(path.to_owned()));
         }
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let mut run = Self {
+        let mut run = Self::alone(name);
+        run.judge(path, &Request::default())?;
+        Ok(run)
+    }
+
+    /// Nothing but a database, which is not judged yet.
+    pub(super) fn alone(name: String) -> Self {
+        Self {
             name,
             commits: 0,
             transactions: 0,
@@ -153,9 +160,7 @@ impl Run {
             seed: Seed(0),
             alone: true,
             called: None,
-        };
-        run.judge(path, &Request::default())?;
-        Ok(run)
+        }
     }
 
     fn judge(&mut self, path: &Path, request: &Request) -> Result<(), CheckError> {

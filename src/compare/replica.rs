@@ -262,8 +262,8 @@ mod tests {
         let kept = Kept::begin(&directory.path().join("x"), Rotation::default()).unwrap();
         let (news, heard) = unbounded();
         let mut feed = Feed { index: 3, kept, news, rest: Vec::new() };
-        let part = [b'x'; 1 << 18];
-        let taken = (1..).take_while(|_| feed.take(&part)).count();
+        let part = vec![b'x'; 1 << 18];
+        let taken = (0..99).take_while(|_| feed.take(&part)).count();
         assert!(taken < 2 * LONGEST_LINE / part.len(), "{taken}");
         let News::Nonsense(3, what) = heard.recv().unwrap() else { panic!("something else") };
         assert!(what.len() < 300 && what.ends_with(TOO_LONG), "{what}");

@@ -1,5 +1,6 @@
 //! What had been acknowledged at each moment of a recording, by the histories of the replicas.
 
+use std::collections::BTreeSet;
 use std::io::BufReader;
 use std::path::Path;
 
@@ -41,19 +42,21 @@ pub(super) struct Acks {
     pub promise: Promise,
     /// The name of the database file.
     pub database: String,
+    /// The numbers of the databases that the histories tell of.
+    pub births: BTreeSet<u64>,
 }
 
 impl Acks {
     /// Reads the histories in a directory.
     pub(super) fn read(results: &Path) -> Result<Self, CrashStatesError> {
-        let mut events = Vec::new();
+        let (mut events, mut births) = (Vec::new(), BTreeSet::new());
         let mut setting: Option<Setting> = None;
         let runs = histories(results)?;
         if runs.len() > 1 {
             return Err(CrashStatesError::Many(results.to_owned()));
         }
         for path in runs.into_iter().flatten().flatten() {
-            let of_file = read_one(&path, &mut events)?;
+            let of_file = read_one(&path, &mut events, &mut births)?;
             if setting.get_or_insert_with(|| of_file.clone()) != &of_file {
                 return Err(CrashStatesError::Different("database, journal mode or synchronous"));
             }
@@ -63,7 +66,7 @@ impl Acks {
         let Setting { database, journal, synchronous } = setting.unwrap_or_default();
         let promise = promise(&journal, &synchronous)
             .ok_or(CrashStatesError::NoPromise(journal, synchronous))?;
-        Ok(Self { events, next: 0, ledger: Ledger::default(), promise, database })
+        Ok(Self { events, next: 0, ledger: Ledger::default(), promise, database, births })
     }
 
     /// Goes on to what was acknowledged before this moment, in microseconds. Returns how many
@@ -103,6 +106,7 @@ fn promise(journal: &str, synchronous: &str) -> Option<Promise> {
 fn read_one(
     path: &Path,
     events: &mut Vec<(u64, ReplicaName, Event)>,
+    births: &mut BTreeSet<u64>,
 ) -> Result<Setting, CrashStatesError> {
     let file = place::regular(path)
         .map_err(|source| CrashStatesError::Read { path: path.to_owned(), source })?;
@@ -126,6 +130,7 @@ fn read_one(
         last = last.max(start + at);
         events.push((last, replica.clone(), event));
     }
+    births.extend(reader.header().birth);
     let name = Path::new(&database).file_name().unwrap_or_default();
     Ok(Setting { database: name.to_string_lossy().into_owned(), journal, synchronous })
 }

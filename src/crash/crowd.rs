@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use super::own::confirm;
 use super::part::read_input;
 use super::{Broken, Counts, CrashStatesError, Place, Said, Wanted};
 use crate::evidence::{Evidence, Kind};
@@ -33,10 +34,12 @@ pub struct Found {
 pub fn check(wanted: &Wanted, jobs: u64) -> Result<Found, CrashStatesError> {
     let began = Instant::now();
     // What is wrong with the input is said once, and not by each process.
-    read_input(wanted)?;
+    let (events, acks) = read_input(wanted)?;
     let memory = Path::new("/dev/shm");
     let parent = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
     let place = Workplace::below(&parent).map_err(CrashStatesError::write(&parent))?;
+    confirm(wanted, events, &acks, &place)?;
+    drop(acks);
     let parts = thread::scope(|scope| {
         let start = |number| {
             let place = &place;

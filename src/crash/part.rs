@@ -40,6 +40,7 @@ pub fn check_part(
     };
     let (mut replay, mut point) = (Replay::default(), 0);
     let start = events.first().map_or(0, |event| event.at);
+    let end = events.last().map_or(0, |event| event.at);
     for Event { what, at: moment } in events {
         let is_point = is_point(&what);
         replay.event(what);
@@ -50,7 +51,8 @@ pub fn check_part(
         point += 1;
         // The state lasts until the next point, and what is acknowledged meanwhile is promised.
         let next = usize::try_from(point).ok().and_then(|next| moments.get(next));
-        let until = next.copied().unwrap_or(u64::MAX);
+        // What is done after the end of the recording is not in it.
+        let until = next.copied().unwrap_or(end);
         let acked = acks.until(until);
         if this % stride != 0 || this / stride % part.of != part.number || acked == 0 {
             continue;

@@ -102,7 +102,7 @@ fn a_killed_replica_and_a_reset_accuse_nobody() {
 fn a_database_that_is_another_one_accuses_nobody() {
     let (place, elsewhere, results) = (Place::new(), Place::new(), Place::new());
     worked(&place, &results, &["a"]);
-    assert_eq!(elsewhere.run("--duration 200ms").status.code(), Some(0));
+    worked(&elsewhere, &Place::new(), &["other"]);
     let foreign = elsewhere.path().join("theirs.db");
     let connection = rusqlite::Connection::open(&foreign).unwrap();
     connection.execute_batch("CREATE TABLE theirs (x)").unwrap();
@@ -129,7 +129,8 @@ fn a_database_that_is_another_one_accuses_nobody() {
     let database = place.database().display().to_string();
     let output = check(results.path(), &["--database", &database, "--json"]);
     let found = document(&output);
-    assert_eq!((output.status.code(), &found["codes"]["26"]), (Some(1), &1.into()), "{found:#}");
+    assert_eq!(output.status.code(), Some(1), "{found:#}");
+    assert!(found["codes"]["26"].as_u64() > Some(0), "{found:#}");
     fs::rename(&foreign, place.database()).unwrap();
     assert_eq!(check(results.path(), &["--database", &database]).status.code(), Some(2));
 

@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::rig::Rig;
-use crate::util::{stderr, walbanger};
+use crate::util::{Replica, stderr, until, walbanger};
 
 /// Records a run of one replica; gives its results.
 fn record(rig: &Rig, mount: &[&str], run: &[&str]) -> PathBuf {
@@ -72,6 +72,46 @@ fn a_lie_about_the_wal_is_found_and_named() {
         !lies.is_empty() && lies.iter().all(|lie| lie.starts_with("test.db-wal: ")),
         "{lies:?}"
     );
+}
+
+#[test]
+fn a_damaged_recording_and_histories_of_another_run_are_refused() {
+    let Some(rig) = Rig::new() else { return };
+    let results = record(&rig, &[], &["--synchronous=full"]);
+    let recording = results.join("recording");
+    let other = |name: &str| {
+        let (place, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let mut run = walbanger();
+        run.args(["run", "--workers=1", "--synchronous=full", "--replica=a", "--out"]);
+        let mut replica = Replica::start(run.arg(out.path()).arg(place.path().join(name)));
+        let history = out.path().join("replica-a.jsonl");
+        let told = || fs::read_to_string(&history).is_ok_and(|text| text.contains("\"commit\""));
+        until("it has committed", told);
+        replica.signal(Signal::SIGTERM);
+        replica.finish();
+        out
+    };
+    let refused = |results: &Path, recording: &Path, why: &str| {
+        let output = crash_states(results, &["--recording", recording.to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(2), "{why}: {output:?}");
+        assert!(stderr(&output).len() == 1 && stderr(&output)[0].contains(why), "{output:?}");
+    };
+    refused(other("test.db").path(), &recording, "given another number when it was made");
+    refused(other("other.db").path(), &recording, "it tells of no file other.db");
+
+    let good = fs::read(&recording).unwrap();
+    let changed = rig.path("changed");
+    let mut bytes = good.clone();
+    for place in (bytes.len() / 2..).step_by(101).take(20) {
+        bytes[place] ^= 0x55;
+    }
+    fs::write(&changed, bytes).unwrap();
+    refused(&results, &changed, "the recording is damaged at byte ");
+    // As a SIGKILL leaves it.
+    fs::write(&changed, &good[..good.len() / 2]).unwrap();
+    let flags = ["--points=100", "--states=2", "--recording", changed.to_str().unwrap()];
+    let output = crash_states(&results, &flags);
+    assert!(matches!(output.status.code(), Some(0 | 4)), "{output:?}");
 }
 
 #[test]

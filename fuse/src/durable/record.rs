@@ -362,7 +362,7 @@ mod tests {
                 bytes[MAGIC.len() + place % (good.len() - MAGIC.len())] ^= bits;
             }
             prop_assume!(bytes != good);
-            let first = (MAGIC.len()..bytes.len()).find(|at| bytes[*at] != good[*at]).unwrap() as u64;
+            let first = bytes.iter().zip(&good).position(|(a, b)| a != b).unwrap() as u64;
             let told = read(&bytes);
             let Err(RecordError::Damaged(at)) = told else { panic!("{told:?}") };
             prop_assert!(at <= first, "the beginning of the event: {at}, {first}");

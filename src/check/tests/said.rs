@@ -80,8 +80,7 @@ fn a_run_is_a_line_and_its_evidence() {
                     looked for in it.";
     assert_eq!(two[5..], [replaced]);
 
-    let mut alone = Run::new("x.db".to_owned(), examine(Vec::new()).unwrap(), None).unwrap();
-    alone = judged(alone, intact());
+    let alone = judged(Run::alone("x.db".to_owned()), intact());
     let expected = ["x.db: integrity ok; no evidence", BESIDE[0], BESIDE[1]];
     assert_eq!(said(alone), expected);
 }
@@ -126,13 +125,15 @@ fn the_status_says_whether_there_is_evidence_and_whether_anything_was_done() {
     let (clean, broken) = (run("clean", 0), run("broken", 1));
     let all = [(header("a", "x", 5), vec![mark("a", 0, 0)])];
     let idle = Run::new("idle".to_owned(), examined(&all).unwrap(), None).unwrap();
-    let alone = Run::new("x.db".to_owned(), examine(Vec::new()).unwrap(), None).unwrap();
+    let alone = Run::alone("x.db".to_owned());
+    let empty = Run::new("empty".to_owned(), examine(Vec::new()).unwrap(), None).unwrap();
     assert_eq!(exit(&[&clean]), Exit::Clean);
     assert_eq!(exit(&[&clean, &broken]), Exit::Evidence);
     assert_eq!(exit(&[&idle]), Exit::Inconclusive);
     assert_eq!(exit(&[&idle, &clean]), Exit::Clean);
     assert_eq!(exit(&[&idle, &broken]), Exit::Evidence);
     assert_eq!(exit(&[&alone]), Exit::Clean, "nobody says that there was anything to do");
+    assert_eq!(exit(&[&empty]), Exit::Inconclusive, "a history that says nothing");
 }
 
 #[test]
