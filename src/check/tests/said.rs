@@ -70,7 +70,7 @@ fn a_run_is_a_line_and_its_evidence() {
     let (mut found, mut verdict) = intact();
     let name = ReplicaName::tidy("judge");
     verdict.evidence = vec![Evidence::new(Kind::LostCommit, name, 0.4, "gone".to_owned())];
-    (found.lost, found.replaced) = (1, 3);
+    (found.lost, found.replaced, verdict.reset) = (1, 3, true);
     let two = said(judged(run("one", 1), (found, verdict)));
     assert!(two[0].ends_with(" 1 lost, integrity ok; 2 pieces of evidence"), "{two:#?}");
     assert_eq!(two[1], TOLD, "it is not intact");
