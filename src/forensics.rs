@@ -61,7 +61,8 @@ pub fn moment(into: &Path, paths: &[&Path], pids: &[u32]) -> io::Result<()> {
     fs::write(into.join("versions.json"), versions())
 }
 
-/// Keeps the database and the files beside it, byte by byte.
+/// Keeps the database and the files beside it, byte by byte; all of them or none, as a part of them
+/// would look like a damaged database.
 ///
 /// # Errors
 /// When they cannot be read or written.
@@ -73,7 +74,13 @@ pub fn keep_database(into: &Path, database: &Path) -> io::Result<()> {
         match fs::copy(&from, into.join(name)) {
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
+            Err(error) => {
+                let copies = FILES.iter().map(|ending| beside(database, ending));
+                for name in copies.filter_map(|copy| copy.file_name().map(|name| into.join(name))) {
+                    let _ = fs::remove_file(name);
+                }
+                return Err(error);
+            }
         }
     }
     Ok(())
@@ -183,6 +190,16 @@ impl Witness {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_part_of_a_database_is_not_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let (database, into) = (directory.path().join("x.db"), directory.path().join("kept"));
+        fs::write(&database, "db").unwrap();
+        fs::create_dir(directory.path().join("x.db-wal")).unwrap();
+        assert!(keep_database(&into, &database).is_err());
+        assert_eq!(into.read_dir().unwrap().count(), 0);
+    }
 
     #[test]
     fn everything_is_kept_and_what_is_missing_is_said() {

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Command, Output};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -18,18 +18,24 @@ fn record(rig: &Rig, mount: &[&str], run: &[&str]) -> PathBuf {
     let mut flags = vec!["--durability=tracked", "--record", recording.to_str().unwrap()];
     flags.extend(mount);
     let mut daemon = rig.mount(1, &flags);
-    let ran = walbanger()
-        .args(["run", "--duration=300ms", "--workers=2", "--seed=1"])
-        .args(run)
-        .arg("--out")
-        .arg(&results)
-        .arg(rig.path("view1/test.db"))
-        .output()
-        .unwrap();
-    assert_eq!(ran.status.code(), Some(0), "{ran:?}");
+    let mut replica = walbanger();
+    replica.args(["run", "--workers=2", "--seed=1"]).args(run);
+    commit(&mut replica, 20, &results, &rig.path("view1/test.db"));
     daemon.signal(Signal::SIGTERM);
     daemon.finish();
     results
+}
+
+/// Lets a replica work until it has told of so many commits, and ends it in order.
+fn commit(run: &mut Command, commits: usize, results: &Path, database: &Path) {
+    let run = run.args(["--replica=a", "--out"]).arg(results).arg(database);
+    let mut replica = Replica::start(run);
+    let history = results.join("replica-a.jsonl");
+    let told = |text: String| text.matches("\"commit\"").count() >= commits;
+    until("it has committed", || fs::read_to_string(&history).is_ok_and(told));
+    replica.signal(Signal::SIGTERM);
+    let ended = replica.finish();
+    assert!(ended.lines.last().unwrap().ends_with("no evidence"), "{ended:?}");
 }
 
 fn crash_states(results: &Path, flags: &[&str]) -> Output {
@@ -82,13 +88,8 @@ fn a_damaged_recording_and_histories_of_another_run_are_refused() {
     let other = |name: &str| {
         let (place, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let mut run = walbanger();
-        run.args(["run", "--workers=1", "--synchronous=full", "--replica=a", "--out"]);
-        let mut replica = Replica::start(run.arg(out.path()).arg(place.path().join(name)));
-        let history = out.path().join("replica-a.jsonl");
-        let told = || fs::read_to_string(&history).is_ok_and(|text| text.contains("\"commit\""));
-        until("it has committed", told);
-        replica.signal(Signal::SIGTERM);
-        replica.finish();
+        run.args(["run", "--workers=1", "--synchronous=full"]);
+        commit(&mut run, 1, out.path(), &place.path().join(name));
         out
     };
     let refused = |results: &Path, recording: &Path, why: &str| {
