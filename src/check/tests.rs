@@ -2,6 +2,7 @@
 //! that is planted into them is found and named.
 
 mod model;
+mod named;
 mod other;
 mod said;
 mod told;
