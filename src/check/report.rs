@@ -88,7 +88,7 @@ pub struct Document<'a> {
 }
 
 /// What a replica calls the file of its database.
-fn called(header: &Header) -> Option<OsString> {
+pub(super) fn called(header: &Header) -> Option<OsString> {
     Path::new(header.settings["path"].as_str()?).file_name().map(OsString::from)
 }
 

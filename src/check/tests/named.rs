@@ -6,6 +6,8 @@ use std::path::Path;
 
 use super::super::CheckError;
 use super::super::database::admit;
+use super::super::report::called;
+use super::told::header;
 use crate::bang::{Settings, create};
 use crate::history::Track;
 use crate::ids::{ReplicaName, Seed, WorkerId};
@@ -75,4 +77,12 @@ fn a_file_that_is_no_database_is_known_by_its_name_only() {
     assert!(!admitted(Some("y.db"), false));
     assert!(!admitted(None, false));
     assert!(!admitted(Some("x.db"), true), "somebody else's");
+}
+
+#[test]
+fn histories_call_their_database_by_the_name_of_its_file() {
+    let of = |settings| called(&crate::history::Header { settings, ..header("a", "x", 5) });
+    let path = of(serde_json::json!({ "path": "/srv/shared/x.db" }));
+    assert_eq!(path.as_deref(), Some(OsStr::new("x.db")));
+    assert_eq!(of(serde_json::json!({})), None);
 }

@@ -80,6 +80,11 @@ fn a_run_is_a_line_and_its_evidence() {
                     looked for in it.";
     assert_eq!(two[5..], [replaced]);
 
+    let (mut found, verdict) = intact();
+    found.replaced = 3;
+    let other = said(judged(run("one", 0), (found, verdict)));
+    assert!(other.last().unwrap().starts_with("  Note: 3 commits were acknowledged to another"));
+
     let alone = judged(Run::alone("x.db".to_owned()), intact());
     let expected = ["x.db: integrity ok; no evidence", BESIDE[0], BESIDE[1]];
     assert_eq!(said(alone), expected);
