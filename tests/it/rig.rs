@@ -141,6 +141,15 @@ impl Rig {
     }
 }
 
+impl Drop for Rig {
+    /// A view whose daemon was killed with the test's last replica would keep the directory.
+    fn drop(&mut self) {
+        for view in self.mounts() {
+            let _ = walbanger_fuse::clear_stale(&view);
+        }
+    }
+}
+
 /// The names in a directory.
 pub(crate) fn names(directory: &Path) -> Vec<String> {
     let name = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name();
