@@ -132,7 +132,7 @@ mod tests {
             Failure::Evidence(finding) => finding.message,
             other => format!("{other:?}"),
         };
-        sys::log::keep_for_test(10, "os_unix.c:1: (28) pwrite(a) - ");
+        sys::log::take(10, "os_unix.c:1: (28) pwrite(a) - ");
         assert_eq!(failure(778), Failure::DiskFull("COMMIT, SQLITE_IOERR_WRITE".to_owned()));
         assert!(message(522).starts_with("COMMIT: "), "{}", message(522));
         sys::log::clear();

@@ -138,7 +138,8 @@ fn fits(file: &Path, attaches: bool) -> Result<(), Refusal> {
     if longest.as_os_str().len() > LONGEST_PATH { refused("path") } else { Ok(()) }
 }
 
-fn is_too_long(error: &io::Error) -> bool {
+/// Whether nothing can be there because its name is too long.
+pub(super) fn is_too_long(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::ENAMETOOLONG)
 }
 

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 use std::{io, iter};
 
-use super::guard::Refusal;
+use super::guard::{Refusal, is_too_long};
 use super::{second, sidecars};
 use crate::recordlock::lock_byte;
 
@@ -24,8 +24,7 @@ pub(super) fn remove(path: &Path) -> Result<(), Refusal> {
         // A lock may be a directory.
         let removed = if file.is_dir() { fs::remove_dir(&file) } else { fs::remove_file(&file) };
         match removed {
-            // Nothing can be there by a name that is too long.
-            Err(source) if source.raw_os_error() == Some(libc::ENAMETOOLONG) => {}
+            Err(source) if is_too_long(&source) => {}
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
                 return Err(Refusal::Remove { path: file, source });
             }

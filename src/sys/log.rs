@@ -70,11 +70,6 @@ pub(crate) fn take(code: c_int, message: &str) {
 }
 
 #[cfg(test)]
-pub(crate) fn keep_for_test(code: c_int, message: &str) {
-    take(code, message);
-}
-
-#[cfg(test)]
 mod tests {
     use super::*;
 
