@@ -46,32 +46,26 @@ pub(crate) fn sort(error: &Error, connection: Option<&Connection>, step: &str) -
         // Values of a wrong type, rows that are missing: what SQLite returned cannot be.
         return Failure::Evidence(Finding::new(Kind::Corruption, format!("{step}: {error}")));
     };
-    let errno = match code {
-        // A read that found too little has failed at no call: whatever errno there is, is older.
-        ffi::SQLITE_IOERR_SHORT_READ => None,
-        _ => sys::log::errno(code).or_else(|| Some(connection.map_or(0, sys::system_errno))),
-    };
-    let out_of_space = matches!(errno, Some(libc::ENOSPC | libc::EDQUOT));
+    let call = Call::behind(code, connection);
     match code & 0xff {
         // An interrupt is our own way to end a call.
         ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED | ffi::SQLITE_INTERRUPT => Failure::Contention,
         ffi::SQLITE_FULL => Failure::DiskFull(step.to_owned()),
         ffi::SQLITE_NOMEM => Failure::Machine(format!("memory ({step})")),
-        ffi::SQLITE_IOERR | ffi::SQLITE_CANTOPEN if let Some(what) = errno.and_then(exhausted) => {
+        ffi::SQLITE_IOERR | ffi::SQLITE_CANTOPEN if let Some(what) = call.exhausted() => {
             Failure::Machine(format!("{what} ({step}, {})", codes::name(code)))
         }
-        ffi::SQLITE_IOERR | ffi::SQLITE_CANTOPEN if out_of_space => {
+        ffi::SQLITE_IOERR | ffi::SQLITE_CANTOPEN if call.found_no_space() => {
             Failure::DiskFull(format!("{step}, {}", codes::name(code)))
         }
         ffi::SQLITE_MISUSE | ffi::SQLITE_RANGE | ffi::SQLITE_TOOBIG => {
             Failure::Ours(format!("{step}: {} {message}", codes::name(code)))
         }
         primary => {
-            let cause = match primary {
-                ffi::SQLITE_IOERR | ffi::SQLITE_CANTOPEN => errno
-                    .filter(|errno| *errno != 0)
-                    .map(|errno| format!(" [{}]", nix::errno::Errno::from_raw(errno)))
-                    .unwrap_or_default(),
+            let cause = match (primary, call) {
+                (ffi::SQLITE_IOERR | ffi::SQLITE_CANTOPEN, Call::Failed(errno)) => {
+                    format!(" [{}]", nix::errno::Errno::from_raw(errno))
+                }
                 _ => String::new(),
             };
             let logged = match sys::log::about(code) {
@@ -84,17 +78,46 @@ pub(crate) fn sort(error: &Error, connection: Option<&Connection>, step: &str) -
     }
 }
 
-/// What the machine ran out of, by the errno; where SQLite has lost it, by trying.
-fn exhausted(errno: i32) -> Option<&'static str> {
-    let errno = match errno {
-        0 => std::fs::File::open("/dev/null").err()?.raw_os_error()?,
-        known => known,
-    };
-    match errno {
-        libc::EMFILE | libc::ENFILE => Some("file descriptors"),
-        libc::ENOMEM => Some("memory"),
-        libc::EFBIG => Some("the permitted file size"),
-        _ => None,
+/// What is known of the system call behind an error.
+#[derive(Clone, Copy)]
+enum Call {
+    /// None failed.
+    Fine,
+    /// One failed, and SQLite has lost its errno.
+    Lost,
+    /// One failed with this errno.
+    Failed(i32),
+}
+
+impl Call {
+    fn behind(code: i32, connection: Option<&Connection>) -> Self {
+        if code == ffi::SQLITE_IOERR_SHORT_READ {
+            // A read that found too little did not fail: whatever errno there is, is older.
+            return Self::Fine;
+        }
+        match sys::log::errno(code).or_else(|| connection.map(sys::system_errno)) {
+            None | Some(0) => Self::Lost,
+            Some(errno) => Self::Failed(errno),
+        }
+    }
+
+    fn found_no_space(self) -> bool {
+        matches!(self, Self::Failed(libc::ENOSPC | libc::EDQUOT))
+    }
+
+    /// What the machine ran out of; where the errno is lost, by trying.
+    fn exhausted(self) -> Option<&'static str> {
+        let errno = match self {
+            Self::Fine => return None,
+            Self::Lost => std::fs::File::open("/dev/null").err()?.raw_os_error()?,
+            Self::Failed(errno) => errno,
+        };
+        match errno {
+            libc::EMFILE | libc::ENFILE => Some("file descriptors"),
+            libc::ENOMEM => Some("memory"),
+            libc::EFBIG => Some("the permitted file size"),
+            _ => None,
+        }
     }
 }
 
@@ -147,9 +170,11 @@ mod tests {
     fn what_the_machine_lacks_accuses_nobody() {
         assert!(matches!(failure(7), Failure::Machine(_)));
         for errno in [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::EFBIG] {
-            assert!(exhausted(errno).is_some());
+            assert!(Call::Failed(errno).exhausted().is_some());
         }
-        assert_eq!((exhausted(libc::EIO), exhausted(0)), (None, None));
+        for nothing in [Call::Failed(libc::EIO), Call::Lost, Call::Fine] {
+            assert_eq!(nothing.exhausted(), None);
+        }
     }
 
     #[test]
