@@ -70,8 +70,8 @@ impl Identity {
         nix::unistd::setfsgid(caller.gid.into());
         nix::unistd::setfsuid(caller.uid.into());
         // Those capabilities stay that only pass over checks that were made already. All others
-        // would show: setuid bits, quotas, reserved space, trusted attributes.
-        if let Some(sets) = own {
+        // would show: setuid bits, quotas, reserved space, trusted attributes. Root has them all.
+        if let Some(sets) = own.filter(|_| caller.uid != 0) {
             let kept = CapabilitySet::DAC_OVERRIDE
                 | CapabilitySet::DAC_READ_SEARCH
                 | CapabilitySet::FOWNER

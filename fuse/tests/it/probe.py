@@ -54,6 +54,11 @@ def as_root(act):
     return act()
 
 
+def as_staff(act):
+    """The same for root in another group."""
+    return as_user(act, 0, GROUP)
+
+
 def call(result):
     if result < 0:
         raise OSError(ctypes.get_errno(), "")
@@ -105,7 +110,7 @@ def setid_bits():
         "chown to nobody": lambda: os.chown("s", -1, -1),
     }
     for mode in (0o4777, 0o2777, 0o6777, 0o2767):
-        for who in (as_root, as_user):
+        for who in (as_root, as_staff, as_user):
             for name, change in changes.items():
                 fresh("s", mode)
                 result = who(change)
@@ -169,6 +174,7 @@ def extended_attributes():
     tell("too small for the names", lambda: call(libc.listxattr(b"x", small, 2)))
     tell("names for root", lambda: sorted(os.listxattr("x")))
     tell("names for a user", lambda: as_user(lambda: os.listxattr("x")))
+    tell("names for root of another group", lambda: as_staff(lambda: os.listxattr("x")))
     tell("trusted for a user", lambda: as_user(lambda: os.getxattr("x", "trusted.t")))
     tell("create", lambda: os.setxattr("x", "user.t", b"2", os.XATTR_CREATE))
     tell("replace", lambda: os.setxattr("x", "user.m", b"2", os.XATTR_REPLACE))
@@ -209,7 +215,7 @@ def access_control_lists():
     os.setxattr("ad", DEFAULT, acl(u(7), ("U", USER, 7), g(7), m(7), o(0)))
     for umask in (0o022, 0o077):
         os.umask(umask)
-        for who in (as_root, as_user):
+        for who in (as_root, as_staff, as_user):
             name = f"ad/{umask}{who.__name__}"
             who(lambda: os.close(os.open(name, os.O_CREAT | os.O_RDWR, 0o666)))
             who(lambda: os.mkdir(name + "d", 0o777))
