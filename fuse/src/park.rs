@@ -206,7 +206,6 @@ struct Pool {
     sender: Sender<Work>,
     receiver: Receiver<Work>,
     threads: AtomicUsize,
-    idle: AtomicUsize,
     /// Work handed over and not finished yet.
     pending: AtomicUsize,
 }
@@ -221,15 +220,15 @@ impl Pool {
     fn new() -> Self {
         let (sender, receiver) = unbounded();
         let zero = || AtomicUsize::new(0);
-        Self { sender, receiver, threads: zero(), idle: zero(), pending: zero() }
+        Self { sender, receiver, threads: zero(), pending: zero() }
     }
 
     fn run(self: &Arc<Self>, work: Work) {
         self.pending.fetch_add(1, Ordering::SeqCst);
         self.sender.send(work).expect("the pool holds a receiver itself");
-        if self.idle.load(Ordering::SeqCst) < self.receiver.len()
-            && self.threads.load(Ordering::SeqCst) < Self::MOST_THREADS
-        {
+        // Who has taken work and not said so yet is not free.
+        let threads = self.threads.load(Ordering::SeqCst);
+        if threads < self.pending.load(Ordering::SeqCst).min(Self::MOST_THREADS) {
             self.threads.fetch_add(1, Ordering::SeqCst);
             let pool = Arc::clone(self);
             let spawned = std::thread::Builder::new()
@@ -244,14 +243,8 @@ impl Pool {
     }
 
     fn work(&self) {
-        loop {
-            self.idle.fetch_add(1, Ordering::SeqCst);
-            let work = self.receiver.recv_timeout(Self::IDLE_FOR);
-            self.idle.fetch_sub(1, Ordering::SeqCst);
-            match work {
-                Ok(work) => self.finish(work),
-                Err(_) => break,
-            }
+        while let Ok(work) = self.receiver.recv_timeout(Self::IDLE_FOR) {
+            self.finish(work);
         }
         self.threads.fetch_sub(1, Ordering::SeqCst);
         // Work that was queued between the timeout and here would wait for nobody.
