@@ -123,8 +123,8 @@ pub struct Lost {
 
 /// Chooses what survives of these changes, which come with growing numbers.
 ///
-/// Names may be lost while contents survive, and the other way round: each file and each directory
-/// has luck of its own, so that in one cut a file loses everything and another nothing.
+/// Names may be lost while contents survive, and the other way round: each file has luck of its own,
+/// and so have all names, so that in one cut a file loses everything and another nothing.
 #[must_use]
 pub fn survivors<'a>(changes: impl Iterator<Item = (u64, &'a Op)>, cut: &Cut) -> Survivors {
     let mut chance =
@@ -160,6 +160,7 @@ enum Fate {
 
 struct Chance {
     rng: ChaCha8Rng,
+    /// Of files, and of names.
     luck: BTreeMap<Option<FileId>, u64>,
     /// The bytes between two places where a write is torn.
     unit: Option<u64>,
