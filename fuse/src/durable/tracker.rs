@@ -121,6 +121,7 @@ impl Tracker {
         let range = if large { (0, 0) } else { (start, end) };
         state.disk.keep(file.node, size, range, |from, block| read_block(content, from, block))?;
         let (answer, ops) = act(size);
+        let large = large && !ops.is_empty();
         for op in ops {
             state.tape(|tape| tape.happened(What::Changed(op.clone())));
             state.disk.changed(op);
