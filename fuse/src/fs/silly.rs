@@ -49,7 +49,8 @@ impl View {
         let node = self.find(&parent_file, name)?.file.node;
         // Looking it up has counted a reference that the kernel knows nothing of.
         self.forget(node, 1);
-        if !self.is_open(node) {
+        // One that has its silly name already has lost another name before.
+        if !self.is_open(node) || self.silly.names().contains_key(&node) {
             return self.unlink(parent, name);
         }
         let silly = OsString::from(format!(".walbanger-unlinked-{node}"));
@@ -57,6 +58,8 @@ impl View {
         let rename = || rustix::fs::renameat(&*parent_file, name, &*parent_file, &silly);
         self.volume.naming(&touched, rename)?;
         self.silly.names().insert(node, Silly { parent: parent_file, name: silly });
+        // It may have been closed meanwhile.
+        self.remove_if_renamed(node);
         Ok(())
     }
 
