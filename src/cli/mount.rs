@@ -166,6 +166,8 @@ pub(super) fn execute(args: &MountArgs) -> anyhow::Result<Exit> {
     }
     let orders = control.as_ref().map_or_else(|_| never(), |control| control.orders().clone());
     let why = wait(&mounted, &stop, &orders, seed);
+    // Before the numbers of the views can be those of other mounts, whose sockets have their names.
+    drop(control);
     tell(args, seed, plan, mounted.unmount())?;
     Ok(match why {
         Some(Stop::Signal(signal)) => Exit::Signal(signal),
@@ -320,9 +322,12 @@ fn greeting(args: &MountArgs, mounted: &Mounted, plan: &walbanger_fuse::Plan) ->
         let _ = write!(text, "\nNo passthrough: {reason}.");
     }
     if report.views.iter().any(|view| view.data != DataPath::Passthrough) {
-        text.push_str(
-            "\nAll replicas must use this one view: the volume behind it does not share its memory.",
-        );
+        text.push_str(match report.views.len() {
+            1 => {
+                "\nAll replicas must use this one view: the volume behind it does not share its memory."
+            }
+            _ => "\nAll replicas must use one of these views: they do not share memory.",
+        });
     }
     text
 }
