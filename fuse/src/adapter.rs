@@ -74,7 +74,7 @@ impl fuser::Filesystem for Adapter {
 
     fn forget(&self, _: &Request, node: INodeNo, count: u64) {
         let _turn = self.count(Call::Forget);
-        self.view().forget(node.0, count);
+        self.forget_node(node.0, count);
     }
 
     fn getattr(&self, _: &Request, node: INodeNo, _: Option<FileHandle>, reply: fuser::ReplyAttr) {
@@ -101,10 +101,11 @@ impl fuser::Filesystem for Adapter {
         reply: fuser::ReplyAttr,
     ) {
         let _turn = self.count(if size.is_some() { Call::Truncate } else { Call::Setattr });
-        let handle = handle.and_then(|handle| self.view().handle(handle.0).ok());
         let (atime, mtime) = (atime.map(when), mtime.map(when));
         let change = Change { mode, uid, gid, size, atime, mtime };
-        let changed = self.change(caller(request), node.0, handle.as_deref(), change);
+        let handle = handle.map(|handle| self.view().handle(handle.0)).transpose();
+        let changed = handle
+            .and_then(|handle| self.change(caller(request), node.0, handle.as_deref(), change));
         self.attributes(reply, node.0, changed);
     }
 
@@ -312,10 +313,11 @@ impl fuser::Filesystem for Adapter {
         };
         match self.file_to_sync(handle.0, kind) {
             Ok((file, what)) => {
-                if let Some(answer) = self.unsynced(&file, call) {
+                let number = self.number(file.role(), call);
+                if let Some(answer) = self.unsynced(file.node, number) {
                     return empty(reply, answer);
                 }
-                let verdict = self.judge_sync(file.role(), call, &what);
+                let verdict = self.judge_sync(number, &what);
                 let reply = move |result| empty(reply, result);
                 self.engine.sync(verdict, what, request.pid(), reply);
             }
@@ -393,7 +395,11 @@ impl fuser::Filesystem for Adapter {
         match self.view().directory_to_sync(handle.0) {
             Ok(directory) => {
                 let what = Syncable::Directory(directory);
-                let verdict = self.judge_sync(FileRole::Other, Call::Fsyncdir, &what);
+                let number = self.number(FileRole::Other, Call::Fsyncdir);
+                if let Some(answer) = self.unsynced(what.node(), number) {
+                    return empty(reply, answer);
+                }
+                let verdict = self.judge_sync(number, &what);
                 let reply = move |result| empty(reply, result);
                 self.engine.sync(verdict, what, request.pid(), reply);
             }
@@ -464,14 +470,14 @@ impl fuser::Filesystem for Adapter {
         start: u64,
         end: u64,
         kind: i32,
-        _pid: u32,
+        pid: u32,
         reply: fuser::ReplyLock,
     ) {
         let _turn = self.vigil.turn();
         let (owner, range, tid) = (self.owner(owner), Range { start, end }, request.pid());
         match self.who_blocks(
             node.0,
-            Ask { owner, range, kind, tid, handle: handle.0, wait: Wait::Never },
+            Ask { owner, range, kind, pid, tid, handle: handle.0, wait: Wait::Never },
         ) {
             Ok(Some(held)) => {
                 reply.locked(held.range.start, held.range.end, kind_number(held.kind), held.pid);
@@ -490,14 +496,15 @@ impl fuser::Filesystem for Adapter {
         start: u64,
         end: u64,
         kind: i32,
-        _pid: u32,
+        pid: u32,
         sleep: bool,
         reply: fuser::ReplyEmpty,
     ) {
         let _turn = self.vigil.turn();
         let wait = if sleep { Wait::UntilFree } else { Wait::Never };
         let (owner, range, tid) = (self.owner(owner), Range { start, end }, request.pid());
-        self.record_lock(node.0, Ask { owner, range, kind, tid, handle: handle.0, wait }, reply);
+        let ask = Ask { owner, range, kind, pid, tid, handle: handle.0, wait };
+        self.record_lock(node.0, ask, reply);
     }
 
     fn fallocate(
@@ -512,8 +519,10 @@ impl fuser::Filesystem for Adapter {
     ) {
         let _turn = self.count(Call::Fallocate);
         let allocate = |handle: Arc<Handle>| {
-            self.quirks.look_anew(handle.file.node);
-            handle.allocate(caller(request), mode, offset, length)
+            self.quirks.late.settle(handle.file.node);
+            let allocated = handle.allocate(caller(request), mode, offset, length);
+            self.quirks.changed(handle.file.node);
+            allocated
         };
         empty(reply, self.view().handle(handle.0).and_then(allocate));
     }

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use crate::deadlock::WaitsFor;
 use crate::fault::{Effect, Faults, RuleIndex};
 use crate::findings::Findings;
-use crate::fs::{DirSync, Handle, NodeId, Result, Volume, VolumeFile};
+use crate::fs::{DirSync, Handle, NodeId, Result, View, Volume, VolumeFile};
 use crate::ledger::{LockKind, Owner, Range};
 use crate::locks::{Blocker, Wish};
 use crate::pace::Pace;
@@ -162,6 +162,10 @@ impl Engine {
         wait: Wait,
         reply: impl Reply,
     ) {
+        if !matches!(verdict, Some((_, Effect::Reorder))) {
+            // What this owner was told before comes first.
+            self.settle(file, wish.owner);
+        }
         match verdict {
             None => self.take(file, wish, wait, reply),
             Some((_, Effect::Delay(delay))) => {
@@ -260,6 +264,17 @@ impl Engine {
         for owner in file.locks.left_by(view, handle) {
             self.close(file, owner);
         }
+    }
+
+    /// The session of a view has ended. If it was cut off, as by `umount -f`, nobody has given up
+    /// what was held there.
+    pub(crate) fn abandon(&self, view: &View) {
+        for file in view.files() {
+            if file.locks.abandon(view.number, &self.waiting.circles) {
+                self.waiting.serve(&file);
+            }
+        }
+        view.close_all();
     }
 
     /// What would refuse a lock.

@@ -28,7 +28,7 @@ struct Tally {
 }
 
 /// The place of a rule in its plan.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct RuleIndex(pub usize);
 
 /// How often one rule saw a call it looks at, and how often it fired.

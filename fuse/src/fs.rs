@@ -109,19 +109,26 @@ impl View {
         node.lookups.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The kernel gives back `count` references; the descriptor goes with the last.
-    pub(crate) fn forget(&self, id: NodeId, count: u64) {
+    /// The kernel gives back `count` references; the file, if that was the last. As long as somebody
+    /// has it, its number is no other file's.
+    pub(crate) fn forget(&self, id: NodeId, count: u64) -> Option<Arc<VolumeFile>> {
         if id == ROOT {
-            return;
+            return None;
         }
         let mut nodes = self.nodes.write().expect("no panic while holding the inodes");
-        if let Some(node) = nodes.get_mut(&id) {
-            let left = node.lookups.get_mut();
-            *left = left.saturating_sub(count);
-            if *left == 0 {
-                nodes.remove(&id);
-            }
+        let left = nodes.get_mut(&id)?.lookups.get_mut();
+        *left = left.saturating_sub(count);
+        if *left > 0 {
+            return None;
         }
+        nodes.remove(&id).map(|node| node.file)
+    }
+
+    /// Closes all that is open, and gives all references back: there is no kernel to do so.
+    pub(crate) fn close_all(&self) {
+        self.handles.write().expect("no panic while holding the handles").clear();
+        self.dirs.write().expect("no panic while holding the directories").clear();
+        self.nodes.write().expect("no panic while holding the inodes").retain(|id, _| *id == ROOT);
     }
 
     fn new_handle(&self) -> u64 {

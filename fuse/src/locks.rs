@@ -28,6 +28,8 @@ pub(crate) struct Wish {
     pub range: Range,
     /// Shared or exclusive.
     pub kind: LockKind,
+    /// The calling process; 0 if unknown.
+    pub pid: u32,
     /// The calling thread; 0 if unknown.
     pub tid: u32,
     /// The open file through which the owner asks.
@@ -47,9 +49,9 @@ pub(crate) struct Scope {
 
 impl Wish {
     fn promise(self, rule: Option<RuleIndex>) -> Promise {
-        let Wish { owner, range, kind, tid, handle: _, scope } = self;
+        let Wish { owner, range, kind, pid, tid: _, handle: _, scope } = self;
         let broken_by = rule.or(scope.quirk);
-        Promise { owner, range, kind, pid: tid, domain: scope.domain, broken_by }
+        Promise { owner, range, kind, pid, domain: scope.domain, broken_by }
     }
 }
 
@@ -69,7 +71,7 @@ pub(crate) struct Blocker {
     pub range: Range,
     /// Its kind.
     pub kind: LockKind,
-    /// A thread or process id, where it can be known; 0 otherwise.
+    /// The process, where it can be known; 0 otherwise.
     pub pid: u32,
 }
 
@@ -291,6 +293,28 @@ impl FileLocks {
         anybody
     }
 
+    /// A view has ended, with whoever held or waited for locks there. Returns whether somebody else
+    /// waits for a lock here.
+    pub(crate) fn abandon(&self, view: u32, waits: &WaitsFor) -> bool {
+        let mut state = self.state();
+        let State { owners, promises, waiting } = &mut *state;
+        for owner in owners.keys().filter(|owner| owner.view == view) {
+            promises.release_all(*owner);
+        }
+        owners.retain(|owner, _| owner.view != view);
+        let all = std::mem::take(waiting);
+        let (gone, left): (VecDeque<_>, VecDeque<_>) =
+            all.into_iter().partition(|waiter| waiter.wish.owner.view == view);
+        *waiting = left;
+        let anybody = !waiting.is_empty();
+        drop(state);
+        for waiter in gone {
+            waits.end(waiter.ticket);
+            (waiter.answer)(Err(Errno::INTR));
+        }
+        anybody
+    }
+
     /// Lets everybody who waits go with `EINTR`: the views are shutting down.
     pub(crate) fn let_go(&self, waits: &WaitsFor) {
         let waiting = std::mem::take(&mut self.state().waiting);
@@ -398,7 +422,7 @@ mod tests {
 
     fn wish(view: u32, id: u64, start: u64, end: u64, kind: LockKind) -> Wish {
         let (owner, scope) = (Owner { view, id }, Scope::default());
-        Wish { owner, range: Range { start, end }, kind, tid: view, handle: id, scope }
+        Wish { owner, range: Range { start, end }, kind, pid: view, tid: view, handle: id, scope }
     }
 
     #[test]

@@ -23,6 +23,8 @@ use crate::kernel::{self, Unmounted};
 use crate::limits;
 use crate::places::{self, Places};
 use crate::plan::{Plan, PlanError};
+use crate::quirk::Quirk;
+use crate::quirk::standing::Oddities;
 use crate::quirk::tick::Ticker;
 use crate::quirk::view::Quirks;
 use crate::relief;
@@ -151,17 +153,30 @@ pub fn mount(options: &MountOptions) -> Result<Mounted, MountError> {
         places::PlaceError::Unusable { path: places.volume.clone(), source: error.into() }
     })?;
     start_recording(options, &places, &volume)?;
-    let volume = Arc::new(volume);
+    let mounted = mount_views(options, places, &Arc::new(volume), descriptors);
+    if let (Err(_), Some(record)) = (&mounted, &options.record) {
+        // It has nothing to tell, and would be in the way of the next try.
+        let _ = std::fs::remove_file(record);
+    }
+    mounted
+}
+
+fn mount_views(
+    options: &MountOptions,
+    places: Places,
+    volume: &Arc<Volume>,
+    descriptors: Option<u64>,
+) -> Result<Mounted, MountError> {
     let failed = |error: std::io::Error| MountError::Kernel {
         view: places.volume.clone(),
         reason: format!("cannot start a thread: {error}"),
     };
-    let engine = Engine::start(options.plan.clone(), Arc::clone(&volume)).map_err(failed)?;
-    relief::start(&volume, &places.volume, &places.views, descriptors);
+    let engine = Engine::start(options.plan.clone(), Arc::clone(volume)).map_err(failed)?;
+    relief::start(volume, &places.volume, &places.views, descriptors);
     let (sender, ended) = unbounded();
     let mut mounted = Mounted {
         views: Vec::new(),
-        volume: Arc::clone(&volume),
+        volume: Arc::clone(volume),
         engine,
         ended,
         cleared: places.cleared,
@@ -171,7 +186,7 @@ pub fn mount(options: &MountOptions) -> Result<Mounted, MountError> {
     };
     for (index, path) in places.views.iter().enumerate() {
         // An error here drops what is mounted so far, and that unmounts it.
-        let view = mounted.mount_view(index, path, &volume, options)?;
+        let view = mounted.mount_view(index, path, volume, options)?;
         let sender = sender.clone();
         mounted.views.push(view.run(move || {
             // Nobody listens any more when the views are being dropped.
@@ -189,6 +204,8 @@ fn refuse_kept(options: &MountOptions) -> Result<(), MountError> {
         Err(MountError::Kept("names that are kept"))
     } else if options.data == DataChoice::Only(DataPath::WriteBack) {
         Err(MountError::Kept("the write-back cache"))
+    } else if options.plan.quirks.iter().any(Quirk::copies_data) {
+        Err(MountError::Kept("a memory of its own of another file than the -shm"))
     } else {
         Ok(())
     }
@@ -218,18 +235,20 @@ struct Fresh {
     path: PathBuf,
     shared: Arc<Shared>,
     quirks: Arc<Quirks>,
+    engine: Arc<Engine>,
     session: fuser::Session<Adapter>,
 }
 
 impl Fresh {
     fn run(self, ended: impl FnOnce() + Send + 'static) -> Result<MountedView, MountError> {
-        let Fresh { path, shared, quirks, session } = self;
+        let Fresh { path, shared, quirks, engine, session } = self;
         let serve = {
-            let path = path.clone();
+            let (path, shared) = (path.clone(), Arc::clone(&shared));
             move || {
                 if let Err(error) = session.run() {
                     tracing::error!(view = %path.display(), %error, "the session failed");
                 }
+                engine.abandon(&shared.view);
                 ended();
             }
         };
@@ -290,6 +309,18 @@ impl Mounted {
             shared.path.set(DataPath::Direct);
             let _ = shared.fallback.set(reason);
         }
+        let path_now = shared.path.get();
+        let refused = if path_now != DataPath::Passthrough && quirks.standing.copies_memory() {
+            Some("memory that views do not share needs kernel passthrough")
+        } else if path_now == DataPath::WriteBack && volume.tracker.is_some() {
+            Some("this kernel can only write back, and a power cut would leave what is lost")
+        } else {
+            None
+        };
+        if let Some(reason) = refused {
+            kernel::unmount(path);
+            return Err(failed(reason.to_owned()));
+        }
         self.tick(&shared, &quirks).map_err(|error| {
             kernel::unmount(path);
             failed(format!("cannot start a thread: {error}"))
@@ -298,25 +329,29 @@ impl Mounted {
             Ok(device) => vigil.watch(device),
             Err(error) => tracing::debug!(%error, "session threads sleep between calls"),
         }
-        Ok(Fresh { path: path.to_owned(), shared, quirks, session })
+        let engine = Arc::clone(&self.engine);
+        Ok(Fresh { path: path.to_owned(), shared, quirks, engine, session })
     }
 
     /// Starts what the quirks of a view do once in a while.
     fn tick(&mut self, shared: &Arc<Shared>, quirks: &Arc<Quirks>) -> std::io::Result<()> {
-        if let Some((every, quirk)) = quirks.standing.locks_lost {
+        for (quirk, every) in quirks.standing.once_in_a_while(|odd| odd.locks_lost) {
             let (shared, engine) = (Arc::clone(shared), Arc::clone(&self.engine));
+            let quirks = Arc::clone(quirks);
             self.tickers.push(Ticker::start(every, move || {
                 engine.faults.acted(quirk);
                 for file in shared.view.files() {
-                    engine.lose(&file, shared.view.number, quirk);
+                    if quirks.on(file.role()).locks_lost == Some((every, quirk)) {
+                        engine.lose(&file, shared.view.number, quirk);
+                    }
                 }
             })?);
         }
-        if let Some((every, quirk)) = quirks.standing.memory_lazy {
+        for (quirk, every) in quirks.standing.once_in_a_while(Oddities::memory_lazy) {
             let (quirks, engine) = (Arc::clone(quirks), Arc::clone(&self.engine));
             self.tickers.push(Ticker::start(every, move || {
                 engine.faults.acted(quirk);
-                quirks.memories.meet();
+                quirks.memories.meet(|role| quirks.on(role).memory_lazy() == Some((every, quirk)));
             })?);
         }
         Ok(())
@@ -382,16 +417,20 @@ impl Mounted {
         let mut gone = Vec::new();
         for view in &mut self.views {
             let Some(thread) = view.thread.take() else { continue };
-            // Whatever is mounted where a view was unmounted from outside is not ours.
-            view.detached =
-                !thread.is_finished() && kernel::unmount(&view.path) == Unmounted::Detached;
+            if thread.is_finished() {
+                // It was unmounted from outside, and what is mounted there now is not ours; or it was
+                // only cut off, and is still in the way.
+                let _ = kernel::clear_stale(&view.path);
+            } else {
+                view.detached = kernel::unmount(&view.path) == Unmounted::Detached;
+            }
             if !view.detached {
                 gone.push(thread);
             }
         }
         // What a view has kept from the volume goes there now, also if files on it are still open.
         for view in &self.views {
-            view.quirks.memories.meet();
+            view.quirks.memories.meet(|_| true);
             view.shared.view.remove_renamed();
         }
         // The session of a detached view ends when its last file is closed, or with this process.

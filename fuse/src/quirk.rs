@@ -287,7 +287,7 @@ impl Quirk {
             QuirkKind::LockErrno(..)
                 | QuirkKind::Fsync(Some(_))
                 | QuirkKind::Truncate(_)
-                | QuirkKind::Read(_)
+                | QuirkKind::Read(ReadFate::Fails(_))
                 | QuirkKind::Unlink(Unlink::Denied(_))
         );
         self.guarantee().is_some() && !told
@@ -295,6 +295,13 @@ impl Quirk {
 }
 
 impl Quirk {
+    /// Whether a view has a copy of its own of files whose content must outlive the machine.
+    pub(crate) fn copies_data(&self) -> bool {
+        let lasting = |&role: &FileRole| role != FileRole::Shm && self.files.contains(role);
+        matches!(self.kind, QuirkKind::SharedMemory(memory) if memory.is_copied())
+            && FileRole::ALL.iter().any(lasting)
+    }
+
     /// Whether it needs the lock calls.
     pub(crate) const fn is_of_locks(&self) -> bool {
         matches!(

@@ -71,7 +71,7 @@ impl Adapter {
             Ok(routed) => routed,
             Err(error) => {
                 // The kernel is not told of the inode, so it will not be heard to forget it.
-                self.view().forget(file.node, 1);
+                self.forget_node(file.node, 1);
                 return reply.error(errno(error));
             }
         };

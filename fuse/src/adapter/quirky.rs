@@ -18,7 +18,7 @@ use crate::ledger::{Domain, LockKind, Owner, Range};
 use crate::locks::{Blocker, Scope, Wish};
 use crate::quirk::standing::Oddities;
 use crate::quirk::view::refuse_removed;
-use crate::quirk::{LockCall, LockScope, LockShape, ReadFate, Unlink, WriteFate};
+use crate::quirk::{LockCall, LockScope, LockShape, ReadFate, SharedMemory, Unlink, WriteFate};
 use crate::sqlite::FileRole;
 
 /// A call with its number among those of its kind.
@@ -233,16 +233,15 @@ impl Adapter {
         }
     }
 
-    /// What an fsync of this file is answered, if nothing is synced.
-    pub(super) fn unsynced(&self, file: &VolumeFile, call: Call) -> Option<Result<(), Errno>> {
+    /// What an fsync of this file or directory is answered, if nothing is synced.
+    pub(super) fn unsynced(&self, node: u64, (site, k): Numbered) -> Option<Result<(), Errno>> {
         if self.quirks.standing.any() {
-            self.quirks.late.settle(file.node);
+            self.quirks.late.settle(node);
         }
-        let (answer, quirk) = self.odd(file).fsync?;
-        let (site, k) = self.number(file.role(), call);
+        let (answer, quirk) = self.quirks.on(site.role).fsync?;
         let acts = self.engine.faults.acts(quirk, site, k);
         if acts && answer.is_none() {
-            self.lied(file.node, (site, k), quirk);
+            self.lied(node, (site, k), quirk);
         }
         acts.then(|| answer.map_or(Ok(()), Err))
     }
@@ -260,8 +259,6 @@ impl Adapter {
             }
         }
         self.quirks.late.settle(node);
-        self.quirks.pages.drop_file(node);
-        self.quirks.look_anew(node);
         let Some(memory) = self.quirks.memories.of(node) else { return Ok(false) };
         memory.resize(size)?;
         Ok(true)
@@ -278,7 +275,7 @@ impl Adapter {
         let odd = self.odd(file);
         self.refuse_stale(file)?;
         self.quirks.late.settle(file.node);
-        if let Some((_, quirk)) = odd.memory {
+        if let Some((SharedMemory::Fault, quirk)) = odd.memory {
             // A mapping that cannot be touched: the kernel asks for the page, and gets an error.
             self.engine.faults.acted(quirk);
             return Err(Errno::IO);

@@ -40,10 +40,9 @@ impl Adapter {
         self.shared.counts.count(file.role(), call);
     }
 
-    /// Counts an fsync, and asks the plan what becomes of it. That it will be answered without
-    /// being done is remembered as long as something depends on it.
-    pub(super) fn judge_sync(&self, role: FileRole, call: Call, what: &Syncable) -> Verdict {
-        let (site, k) = self.number(role, call);
+    /// Asks the plan what becomes of an fsync. That it will be answered without being done is
+    /// remembered as long as something depends on it.
+    pub(super) fn judge_sync(&self, (site, k): Numbered, what: &Syncable) -> Verdict {
         let verdict = self.engine.faults.judge(site, k);
         if let Some((rule, Effect::Drop | Effect::Reorder)) = verdict {
             self.lied(what.node(), (site, k), rule);
@@ -107,8 +106,12 @@ impl Adapter {
             Some(WriteFate::Torn) => write(&data[..data.len() / 2]).map(|_| data.len())?,
         };
         self.quirks.look_anew(handle.file.node);
-        if self.odd(&handle.file).data_cache.is_some() {
-            self.quirks.pages.wrote(handle.file.node, offset, &data[..written]);
+        match place {
+            Place::At(offset) => {
+                self.quirks.pages.wrote(handle.file.node, offset, &data[..written]);
+            }
+            // Only the volume knows where that was.
+            Place::End => self.quirks.pages.drop_file(handle.file.node),
         }
         Ok(written)
     }
@@ -137,13 +140,27 @@ impl Adapter {
         change: Change,
     ) -> Result<Stat, Errno> {
         let mut change = change;
-        self.quirks.look_anew(node);
         if let Some(size) = change.size
             && self.cut(node, size)?
         {
             change.size = None;
         }
-        self.view().setattr(caller, node, handle, &change)
+        let resized = change.size.is_some();
+        let changed = self.view().setattr(caller, node, handle, &change);
+        if resized {
+            self.quirks.changed(node);
+        } else {
+            self.quirks.look_anew(node);
+        }
+        changed
+    }
+
+    /// The kernel gives back references to an inode. What this view believes of the file goes before
+    /// the file does, for then its number may become another file's.
+    pub(super) fn forget_node(&self, node: u64, count: u64) {
+        if let Some(file) = self.view().forget(node, count) {
+            self.quirks.changed(file.node);
+        }
     }
 
     /// Lists a directory, each entry with its inode and attributes, until `add` says that there is
@@ -165,7 +182,7 @@ impl Adapter {
             };
             let full = add(id, entry.next, name, &attr);
             if full && found.is_some() {
-                self.view().forget(id, 1);
+                self.forget_node(id, 1);
             }
             !full
         })
@@ -187,7 +204,7 @@ impl Adapter {
             Ok(file) => file,
             Err(error) => return reply.error(errno(error)),
         };
-        let Ask { owner, range, kind, tid, handle, wait } = ask;
+        let Ask { owner, range, kind, pid, tid, handle, wait } = ask;
         let odd = self.odd(&file);
         let range = self.shaped(odd, range);
         let Some(kind) = kind_of(kind) else {
@@ -203,7 +220,8 @@ impl Adapter {
             return reply.error(errno(error));
         }
         let verdict = self.engine.faults.judge(site, k);
-        let wish = Wish { owner, range, kind, tid, handle, scope: self.scope(odd, owner, tid) };
+        let scope = self.scope(odd, owner, tid);
+        let wish = Wish { owner, range, kind, pid, tid, handle, scope };
         let reply = self.locked(&file, reply);
         self.engine.lock(verdict, &file, wish, wait, reply);
     }
@@ -239,13 +257,14 @@ impl Adapter {
         let file = self.view().node(node)?;
         let number = self.number(file.role(), Call::Getlk);
         let kind = kind_of(ask.kind).ok_or(Errno::INVAL)?;
-        let Ask { owner, range, tid, handle, .. } = ask;
+        let Ask { owner, range, pid, tid, handle, .. } = ask;
         let odd = self.odd(&file);
         if let Some(error) = self.lock_error(odd, LockCall::Query, number) {
             return Err(error);
         }
         let range = self.shaped(odd, range);
-        let wish = Wish { owner, range, kind, tid, handle, scope: self.scope(odd, owner, tid) };
+        let scope = self.scope(odd, owner, tid);
+        let wish = Wish { owner, range, kind, pid, tid, handle, scope };
         self.blocker(&file, wish)
     }
 
@@ -268,8 +287,12 @@ impl Adapter {
     ) -> Result<usize, Errno> {
         let source = self.view().handle(from.0)?;
         let target = self.view().handle(to.0)?;
-        self.quirks.look_anew(target.file.node);
-        source.copy_to(caller, from.1, &target, to.1, length)
+        for file in [&source.file, &target.file] {
+            self.quirks.late.settle(file.node);
+        }
+        let copied = source.copy_to(caller, from.1, &target, to.1, length);
+        self.quirks.changed(target.file.node);
+        copied
     }
 }
 
@@ -280,6 +303,9 @@ pub(super) struct Ask {
     pub(super) range: Range,
     /// `F_RDLCK`, `F_WRLCK` or `F_UNLCK`.
     pub(super) kind: i32,
+    /// The calling process; 0 if unknown.
+    pub(super) pid: u32,
+    /// The calling thread; 0 if unknown.
     pub(super) tid: u32,
     pub(super) handle: u64,
     pub(super) wait: Wait,

@@ -23,16 +23,20 @@ pub(crate) struct DirSync {
     /// Which directory.
     pub node: NodeId,
     descriptor: OwnedFd,
-    tracker: Option<Arc<Tracker>>,
+    /// The tracker, and how often the power had been cut when the fsync came.
+    tracker: Option<(Arc<Tracker>, u64)>,
 }
 
 impl DirSync {
-    /// Makes the names in it durable.
+    /// Makes the names in it durable. `EIO` if a power cut has taken them meanwhile.
     pub(crate) fn sync(&self) -> Result<()> {
-        let until = self.tracker.as_ref().map(|tracker| tracker.now());
+        let until = self.tracker.as_ref().map(|(tracker, _)| tracker.now());
         rustix::fs::fsync(&self.descriptor)?;
-        if let (Some(tracker), Some(until)) = (&self.tracker, until) {
+        if let (Some((tracker, cuts)), Some(until)) = (&self.tracker, until) {
             tracker.synced_names(self.node, until);
+            if tracker.cuts() != *cuts {
+                return Err(Errno::IO);
+            }
         }
         Ok(())
     }
@@ -105,7 +109,10 @@ impl View {
         let directory = self.directory(number)?;
         let stream = directory.stream.lock().expect("no panic while reading a directory");
         let descriptor = rustix::io::fcntl_dupfd_cloexec(&*stream, 0)?;
-        let tracker = self.volume.tracker.clone();
+        let tracker = self.volume.tracker.clone().map(|tracker| {
+            let cuts = tracker.cuts();
+            (tracker, cuts)
+        });
         Ok(DirSync { node: directory.node, descriptor, tracker })
     }
 

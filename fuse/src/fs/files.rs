@@ -240,6 +240,8 @@ impl Handle {
         if data_only { rustix::fs::fdatasync(self) } else { rustix::fs::fsync(self) }?;
         if let (Some(tracked), Some(until)) = (&self.tracked, until) {
             tracked.tracker.synced(self.file.node, until);
+            // What a power cut has taken meanwhile is not durable.
+            tracked.refuse_lost()?;
         }
         Ok(())
     }
@@ -388,4 +390,31 @@ fn ended((written, error): (usize, Option<Errno>), short: Short) -> Result<usize
 /// The errno of an I/O error of the standard library.
 fn errno(error: &std::io::Error) -> Errno {
     Errno::from_io_error(error).unwrap_or(Errno::IO)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ROOT;
+    use super::*;
+    use crate::durable::{Cut, Durability, Keep, Torn};
+    use crate::fs::Volume;
+
+    #[test]
+    fn an_fsync_that_a_power_cut_overtakes_fails() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("f"), "").unwrap();
+        let volume = Arc::new(Volume::open(dir.path(), Durability::Tracked).unwrap());
+        let view = View::new(1, Arc::clone(&volume));
+        let node = view.lookup(ROOT, OsStr::new("f")).unwrap().file.node;
+        let (file, backing) = view.open(node, nix::libc::O_RDWR, OpenHow::ForWriteBack).unwrap();
+        let number = view.publish(file, Opened { backing, memory: None });
+        let directory = view.opendir(ROOT).unwrap();
+        let (file, names) =
+            (view.handle(number).unwrap(), view.directory_to_sync(directory).unwrap());
+        file.write(Place::At(0), Short::Told, b"gone").unwrap();
+        let cut = Cut { keep: Keep::Nothing, torn: Torn::No, seed: 0 };
+        volume.tracker.as_ref().unwrap().crash(&volume, &cut).unwrap();
+        assert_eq!((file.sync(false), names.sync()), (Err(Errno::IO), Err(Errno::IO)));
+        assert_eq!(std::fs::read(dir.path().join("f")).unwrap(), b"");
+    }
 }

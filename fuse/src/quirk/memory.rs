@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, Weak};
 use rustix::fs::{MemfdFlags, OFlags};
 
 use crate::fs::{NodeId, Result, Volume, VolumeFile};
+use crate::sqlite::FileRole;
 
 /// What is compared and written as a whole, in bytes.
 const PAGE: usize = 4096;
@@ -25,6 +26,7 @@ pub(crate) struct Memories {
 /// One view's copy of one file.
 #[derive(Debug)]
 pub(crate) struct Memory {
+    role: FileRole,
     own: OwnedFd,
     shared: OwnedFd,
     /// What both held when they were last brought together.
@@ -55,7 +57,7 @@ impl Memories {
         }
         let shared = self.volume.open_for_locks(file)?;
         let own = rustix::fs::memfd_create("walbanger-memory", MemfdFlags::CLOEXEC)?;
-        let memory = Arc::new(Memory { own, shared, common: Mutex::default() });
+        let memory = Arc::new(Memory { role: file.role(), own, shared, common: Mutex::default() });
         memory.meet()?;
         known.retain(|_, memory| memory.strong_count() > 0);
         known.insert(file.node, Arc::downgrade(&memory));
@@ -72,10 +74,10 @@ impl Memories {
         self.volume.reopen_descriptor(memory.as_fd(), flags - OFlags::TRUNC)
     }
 
-    /// Brings all copies and their files together.
-    pub(crate) fn meet(&self) {
+    /// Brings the copies of files with such roles together with their files.
+    pub(crate) fn meet(&self, with: impl Fn(FileRole) -> bool) {
         let all: Vec<_> = self.known().values().filter_map(Weak::upgrade).collect();
-        for memory in all {
+        for memory in all.into_iter().filter(|memory| with(memory.role)) {
             tell(memory.meet());
         }
     }
@@ -190,7 +192,7 @@ mod tests {
         file.write_all_at(&[1; 2 * PAGE], 0).unwrap();
         let own = rustix::fs::memfd_create("test", MemfdFlags::CLOEXEC).unwrap();
         let shared = OwnedFd::from(file.try_clone().unwrap());
-        let memory = Memory { own, shared, common: Mutex::default() };
+        let memory = Memory { role: FileRole::Shm, own, shared, common: Mutex::default() };
         memory.meet().unwrap();
         (file, memory)
     }

@@ -1,5 +1,6 @@
 //! The quirks of one view, sorted by the files that they are for: a call without quirks pays one look.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -19,10 +20,6 @@ pub(crate) type Odd<T> = Option<(T, RuleIndex)>;
 #[derive(Debug, Default)]
 pub(crate) struct Standing {
     by_role: [Oddities; FileRole::ALL.len()],
-    /// How often all locks of the view are lost.
-    pub locks_lost: Odd<Duration>,
-    /// How often the view's memories and the volume's are brought together.
-    pub memory_lazy: Odd<Duration>,
     any: bool,
 }
 
@@ -34,6 +31,8 @@ pub(crate) struct Oddities {
     pub no_upgrade: Odd<()>,
     pub query: Odd<LockShape>,
     pub lock_errors: Vec<((LockCall, Errno), RuleIndex)>,
+    /// How often all locks that the view holds are lost.
+    pub locks_lost: Odd<Duration>,
     pub lost_on_close: Odd<()>,
     pub unlock_swallowed: Odd<()>,
     pub memory: Odd<SharedMemory>,
@@ -63,13 +62,6 @@ impl Standing {
 
     fn add(&mut self, quirk: &Quirk, index: RuleIndex) {
         self.any = true;
-        match quirk.kind {
-            QuirkKind::LockLife(LockLife::Lost(every)) => set(&mut self.locks_lost, every, index),
-            QuirkKind::SharedMemory(SharedMemory::Lazy(every)) => {
-                set(&mut self.memory_lazy, every, index);
-            }
-            _ => {}
-        }
         for &role in FileRole::ALL.iter().filter(|role| quirk.files.contains(**role)) {
             self.by_role[role as usize].add(quirk.kind, index);
         }
@@ -83,6 +75,15 @@ impl Standing {
     /// Whether anything is odd at all.
     pub(crate) const fn any(&self) -> bool {
         self.any
+    }
+
+    /// How often something happens to files by itself, each time with the quirk that says so.
+    pub(crate) fn once_in_a_while(
+        &self,
+        what: impl Fn(&Oddities) -> Odd<Duration>,
+    ) -> BTreeMap<RuleIndex, Duration> {
+        let odd = self.by_role.iter().filter_map(what);
+        odd.map(|(every, quirk)| (quirk, every)).collect()
     }
 
     /// Whether the view maps copies of files.
@@ -106,6 +107,14 @@ fn set<T>(odd: &mut Odd<T>, value: T, index: RuleIndex) {
 }
 
 impl Oddities {
+    /// How often the view's memories and the volume's are brought together.
+    pub(crate) fn memory_lazy(&self) -> Odd<Duration> {
+        match self.memory? {
+            (SharedMemory::Lazy(every), quirk) => Some((every, quirk)),
+            _ => None,
+        }
+    }
+
     fn add(&mut self, kind: QuirkKind, index: RuleIndex) {
         let time = Lifetime::get;
         match kind {
@@ -114,7 +123,9 @@ impl Oddities {
             QuirkKind::LockShape(LockShape::NoUpgrade) => set(&mut self.no_upgrade, (), index),
             QuirkKind::LockShape(query) => set(&mut self.query, query, index),
             QuirkKind::LockErrno(call, errno) => self.lock_errors.push(((call, errno), index)),
-            QuirkKind::LockLife(LockLife::Lost(_)) => {}
+            QuirkKind::LockLife(LockLife::Lost(every)) => {
+                set(&mut self.locks_lost, every, index);
+            }
             QuirkKind::LockLife(LockLife::LostOnClose) => set(&mut self.lost_on_close, (), index),
             QuirkKind::LockLife(LockLife::UnlockSwallowed) => {
                 set(&mut self.unlock_swallowed, (), index);

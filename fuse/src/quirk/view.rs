@@ -68,6 +68,14 @@ impl Quirks {
         }
     }
 
+    /// The content of a file is another one, or the file has gone: nothing of it is believed.
+    pub(crate) fn changed(&self, node: NodeId) {
+        if self.standing.any() {
+            self.pages.drop_file(node);
+            self.look_anew(node);
+        }
+    }
+
     /// The view forgets all that it believes.
     pub(crate) fn forget(&self) {
         self.pages.drop_all();

@@ -68,6 +68,21 @@ fn a_reordered_lock_is_told_at_once_taken_by_its_deadline_and_never_outlives_its
 }
 
 #[test]
+fn a_reordered_lock_comes_before_what_its_owner_really_takes_next() {
+    let window = Action::Reorder(Window::new(8).unwrap());
+    let Some(rig) = views(2, vec![always(Target::Lock, window)]) else { return };
+    let (mut a, mut host) = (Peer::on(&rig.view(1, "f")), Peer::on(&rig.volume("f")));
+    assert_eq!(a.ask("set r 0 1"), "ok");
+    rig.switch_faults(false);
+    assert_eq!(a.ask("set w 0 1"), "ok");
+    // Longer than the shared lock could have been late.
+    let end = Instant::now() + Duration::from_millis(100);
+    while Instant::now() < end {
+        assert_eq!(host.ask("set r 0 1"), "EAGAIN", "the exclusive lock is the last that was told");
+    }
+}
+
+#[test]
 fn a_dropped_fsync_succeeds_and_is_counted() {
     let rule = Rule {
         target: Target::Fsync,

@@ -3,7 +3,9 @@
 use std::os::unix::fs::FileExt as _;
 use std::process::Command;
 
-use crate::rig::{open, until, views};
+use nix::mount::{MntFlags, umount2};
+
+use crate::rig::{Peer, open, until, views};
 
 fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
@@ -102,4 +104,21 @@ fn a_write_asks_for_capabilities_once_after_each_look_at_the_file() {
         file.write_all_at(b"x", 0).unwrap();
     }
     assert!(asked() <= before + 10);
+}
+
+#[test]
+fn what_was_held_on_a_view_that_is_cut_off_is_free() {
+    let Some(mut rig) = views(2, vec![]) else { return };
+    let (mut a, mut b) = (Peer::on(&rig.view(1, "f")), Peer::on(&rig.view(2, "f")));
+    let mut waits = Peer::on(&rig.view(1, "f"));
+    assert_eq!((a.ask("set w 0 1"), b.ask("set w 0 1")), ("ok".into(), "EAGAIN".into()));
+    waits.tell("wait w 0 1");
+    until("the wait is there", || rig.report().calls().get("lock") == Some(&3));
+    // It is busy; what is asked of it is to give up all calls, and that it does.
+    let _ = umount2(&rig.view(1, ""), MntFlags::MNT_FORCE);
+    until("the lock is given up", || b.ask("set w 0 1") == "ok");
+    assert_ne!(waits.answer(), "ok", "nobody is granted a lock there");
+    drop((a, b, waits));
+    rig.unmount();
+    assert!(!walbanger_fuse::is_our_mount(&rig.view(1, "")));
 }

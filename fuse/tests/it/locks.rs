@@ -64,6 +64,8 @@ fn getlk_names_the_holder_on_another_view() {
     assert_eq!(a.ask("set r 128 1"), "ok");
     assert_eq!(b.ask("get w 128 1"), format!("r 128 1 {}", a.pid()));
     assert_eq!(b.ask("get r 128 1"), "free", "a shared lock is not in the way of another");
+    assert_eq!(a.ask("by-thread w 5 1"), "ok");
+    assert_eq!(b.ask("get w 5 1"), format!("w 5 1 {}", a.pid()), "a lock is its process's");
 }
 
 /// Starts a wait and returns when the daemon has it.

@@ -119,6 +119,7 @@ fn who_had_a_file_open_has_lost_it() {
     assert_eq!(lost(file.read_exact_at(&mut bytes, 0)), Some(5));
     assert_eq!(lost(file.write_all_at(b"x", 0)), Some(5));
     assert_eq!(lost(file.sync_all()), Some(5));
+    assert_eq!(lost(file.set_len(0)), Some(5));
     assert_eq!(std::fs::read(rig.view(2, "f")).unwrap(), b"synced");
 }
 

@@ -1,10 +1,14 @@
 //! Each quirk, shown by system calls of two processes on two views, while the other guarantees hold.
 
 use std::fs::File;
+use std::io::Write as _;
+use std::os::unix::fs::MetadataExt as _;
 
-use walbanger_fuse::{Guarantee, Plan, Quirk};
+use walbanger_fuse::{
+    DataChoice, DataPath, Durability, Guarantee, MountOptions, Plan, Quirk, mount,
+};
 
-use crate::rig::{Peer, Rig, rig, until};
+use crate::rig::{Peer, Rig, have_fuse, plain, rig, skip, until};
 
 /// Two views with quirks, written as flags.
 fn odd(flags: &[&str]) -> Option<Rig> {
@@ -181,6 +185,16 @@ fn locks_are_lost_after_a_while() {
 }
 
 #[test]
+fn locks_on_other_files_are_not_lost() {
+    let Some(rig) = odd(&["lock-life=lost=20ms,file=shm"]) else { return };
+    let (mut db, mut beside) = pair(&rig, "t.db");
+    let (mut shm, mut other) = pair(&rig, "t.db-shm");
+    assert_eq!((db.ask("set w 0 1"), shm.ask("set w 0 1")), ("ok".into(), "ok".into()));
+    until("the lock is lost", || other.ask("set w 0 1") == "ok");
+    assert_eq!(beside.ask("set w 0 1"), "EAGAIN");
+}
+
+#[test]
 fn locks_are_lost_when_somebody_else_closes_the_file() {
     let Some(rig) = odd(&["lock-life=lost-on-close"]) else { return };
     let (mut a, mut b) = pair(&rig, "f");
@@ -256,6 +270,7 @@ fn a_mapping_is_refused_or_kills() {
     filled(&rig, "t.db-shm", 32_768, 1);
     let (mut a, mut b) = pair(&rig, "t.db-shm");
     assert_eq!((a.ask("map"), b.ask("map")), ("ENODEV".into(), "ok".into()));
+    assert_eq!(a.ask("read 0 9"), "9 1", "it is the mapping that is refused");
     b.tell("load 0");
     until("SIGBUS ends it", || b.has_ended());
     drop((a, b));
@@ -275,6 +290,51 @@ fn what_was_read_is_believed() {
     assert_eq!((b.ask("write 0 3 1"), b.ask("read 0 1")), ("1".into(), "1 3".into()));
     drop((a, b));
     the_rest_holds(&rig, &[Guarantee::WriteVisible]);
+}
+
+#[test]
+fn a_new_file_with_the_number_of_a_removed_one_is_looked_at_anew() {
+    let Some(rig) = odd(&["data-cache=forever", "attr-cache=forever"]) else { return };
+    std::fs::write(rig.view(1, "old.db"), [1; 100]).unwrap();
+    assert_eq!(std::fs::read(rig.view(1, "old.db")).unwrap(), [1; 100]);
+    let number = |name: &str| std::fs::metadata(rig.volume(name)).unwrap().ino();
+    let old = number("old.db");
+    std::fs::remove_file(rig.view(1, "old.db")).unwrap();
+    // The number is free when the kernel has told that it has forgotten the file.
+    let again = (0..1000).any(|_| {
+        filled(&rig, "new.db", 50, 2);
+        number("new.db") == old || {
+            std::fs::remove_file(rig.volume("new.db")).unwrap();
+            std::thread::sleep(std::time::Duration::from_millis(1));
+            false
+        }
+    });
+    if !again {
+        return skip("this file system does not give inode numbers again");
+    }
+    assert_eq!(std::fs::read(rig.view(1, "new.db")).unwrap(), [2; 50]);
+    assert_eq!(std::fs::metadata(rig.view(1, "new.db")).unwrap().len(), 50);
+}
+
+#[test]
+fn what_a_view_does_to_a_file_in_other_ways_than_by_writing_it_sees_too() {
+    let Some(rig) = odd(&["data-cache=forever", "attr-cache=forever"]) else { return };
+    filled(&rig, "t.db", 100, 1);
+    let mut a = Peer::on(&rig.view(1, "t.db"));
+    assert_eq!((a.ask("read 0 100"), a.ask("size")), ("100 1".into(), "100".into()));
+    let other = File::open(rig.view(1, "t.db")).unwrap();
+    let file = File::options().append(true).open(rig.view(1, "t.db")).unwrap();
+    rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, 200).unwrap();
+    assert_eq!((a.ask("read 0 300"), a.ask("size")), ("200 1".into(), "200".into()));
+    (&file).write_all(&[7; 10]).unwrap();
+    assert_eq!((a.ask("read 200 10"), a.ask("size")), ("10 7".into(), "210".into()));
+    let target = rig.view(1, "u.db");
+    filled(&rig, "u.db", 100, 9);
+    assert_eq!(std::fs::read(&target).unwrap(), [9; 100]);
+    let into = File::options().write(true).open(&target).unwrap();
+    let copied = rustix::fs::copy_file_range(&other, None, &into, None, 50).unwrap();
+    assert!(copied > 0);
+    assert_eq!(std::fs::read(&target).unwrap()[..copied], vec![1; copied]);
 }
 
 #[test]
@@ -393,6 +453,38 @@ fn fsync_and_truncate_fail_or_do_nothing() {
     assert_eq!((shm.ask("cut 3"), db.ask("cut 3")), ("EINVAL".into(), "ok".into()));
     drop((db, wal, shm));
     the_rest_holds(&rig, &[]);
+    let Some(rig) = odd(&["fsync=EIO"]) else { return };
+    let synced = File::open(rig.view(1, "")).unwrap().sync_all();
+    assert_eq!(synced.unwrap_err().raw_os_error(), Some(5), "a directory is a file, too");
+}
+
+#[test]
+fn memories_of_their_own_are_for_views_that_the_kernel_passes_through() {
+    if !have_fuse() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let place = |name: &str| dir.path().join(name);
+    for name in ["volume", "view"] {
+        std::fs::create_dir(place(name)).unwrap();
+    }
+    let quirks = vec![Quirk::parse("shared-memory", "private").unwrap()];
+    let options = MountOptions {
+        plan: Plan { seed: 7, quirks, ..Plan::default() },
+        data: DataChoice::Only(DataPath::Direct),
+        ..plain(place("volume"), vec![place("view")])
+    };
+    let refused = mount(&options).unwrap_err().to_string();
+    assert!(refused.contains("needs kernel passthrough"), "{refused}");
+    let quirks = vec![Quirk::parse("shared-memory", "private,file=db").unwrap()];
+    let options = MountOptions {
+        plan: Plan { seed: 7, quirks, ..Plan::default() },
+        durability: Durability::Tracked,
+        ..plain(place("volume"), vec![place("view")])
+    };
+    let refused = mount(&options).unwrap_err().to_string();
+    assert!(refused.contains("a memory of its own of another file than the -shm"), "{refused}");
+    assert!(!walbanger_fuse::is_our_mount(&place("view")));
 }
 
 #[test]

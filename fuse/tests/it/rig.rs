@@ -58,7 +58,15 @@ pub(crate) fn rig(count: usize, change: impl FnOnce(&mut MountOptions)) -> Optio
     for view in &views {
         std::fs::create_dir(view).unwrap();
     }
-    let mut options = MountOptions {
+    let mut options = plain(volume, views);
+    change(&mut options);
+    let mounted = Some(mount(&options).unwrap_or_else(|error| panic!("{error}")));
+    Some(Rig { mounted, dir })
+}
+
+/// Nothing special.
+pub(crate) fn plain(volume: PathBuf, views: Vec<PathBuf>) -> MountOptions {
+    MountOptions {
         volume,
         views,
         plan: Plan::default(),
@@ -69,10 +77,7 @@ pub(crate) fn rig(count: usize, change: impl FnOnce(&mut MountOptions)) -> Optio
         keep_names: Duration::ZERO,
         durability: Durability::Untracked,
         record: None,
-    };
-    change(&mut options);
-    let mounted = Some(mount(&options).unwrap_or_else(|error| panic!("{error}")));
-    Some(Rig { mounted, dir })
+    }
 }
 
 impl Rig {
@@ -96,6 +101,10 @@ impl Rig {
 
     pub(crate) fn crash(&self, cut: &Cut) -> CrashReport {
         self.mounted.as_ref().unwrap().crash(cut).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    pub(crate) fn switch_faults(&self, on: bool) {
+        self.mounted.as_ref().unwrap().switch_faults(on);
     }
 
     pub(crate) fn report(&self) -> Report {
@@ -136,7 +145,7 @@ pub(crate) struct Peer {
 
 /// Orders on the standard input, one answer a line: the result or the name of the errno.
 const PEER: &str = r#"
-import errno, fcntl, mmap, os, struct, sys
+import errno, fcntl, mmap, os, struct, sys, threading
 fd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT, 0o644)
 KINDS = {"r": fcntl.F_RDLCK, "w": fcntl.F_WRLCK, "u": fcntl.F_UNLCK}
 NAMES = {v: k for k, v in KINDS.items()}
@@ -162,6 +171,11 @@ def act(word, *args):
         return os.getpid()
     if word in ("set", "wait"):
         fcntl.fcntl(fd, fcntl.F_SETLK if word == "set" else fcntl.F_SETLKW, flock(*args))
+        return "ok"
+    if word == "by-thread":
+        thread = threading.Thread(target=fcntl.fcntl, args=(fd, fcntl.F_SETLK, flock(*args)))
+        thread.start()
+        thread.join()
         return "ok"
     if word == "get":
         kind, _, start, length, pid = struct.unpack(
