@@ -10,7 +10,7 @@ mod clock;
 use std::time::Duration;
 
 use crate::evidence::{Evidence, Kind};
-use crate::history::{Commit, Event, Header, Outcome};
+use crate::history::{Commit, Header, Outcome};
 use crate::ids::{ReplicaName, Version};
 use clock::{Clock, Point};
 
@@ -138,23 +138,15 @@ impl Merger {
         }
     }
 
-    /// Takes the next event of a replica; gives evidence if it proves a fork or a stale read.
-    pub fn feed(&mut self, replica: ReplicaIndex, event: &Event) -> Option<Evidence> {
-        match event {
-            Event::Commit(commit) => self.examine(replica, commit).map(|(evidence, _)| evidence),
-            _ => None,
-        }
+    /// Takes the next commit of a replica; gives evidence if it proves a fork or a stale read.
+    pub fn commit(&mut self, replica: ReplicaIndex, commit: &Commit) -> Option<Evidence> {
+        self.examine(replica, commit).map(|(evidence, _)| evidence)
     }
 
     /// Takes the next commit of a replica; says what it proves, and about whom.
     pub fn examine(&mut self, replica: ReplicaIndex, commit: &Commit) -> Option<(Evidence, Reach)> {
         let stale = self.read(replica, commit);
         self.own(replica, commit).or(stale)
-    }
-
-    /// Takes the next commit of a replica; gives evidence if it proves a fork.
-    pub fn commit(&mut self, replica: ReplicaIndex, commit: &Commit) -> Option<Evidence> {
-        self.own(replica, commit).map(|(evidence, _)| evidence)
     }
 
     fn own(&mut self, replica: ReplicaIndex, commit: &Commit) -> Option<(Evidence, Reach)> {
@@ -363,10 +355,10 @@ mod tests {
     }
 
     /// A commit from 1 to 2 s after the start, and one that begins a second later.
-    fn early_and_late(seen: u64) -> [Event; 2] {
+    fn early_and_late(seen: u64) -> [Commit; 2] {
         let early = commit(0, 9, Outcome::Ok);
         let late = commit(3, seen + 1, Outcome::Ok);
-        [early, Commit { begin: 3_000_000, end: 4_000_000, ..late }].map(Event::Commit)
+        [early, Commit { begin: 3_000_000, end: 4_000_000, ..late }]
     }
 
     #[test]
@@ -399,16 +391,11 @@ mod tests {
                     .map(|(name, boot)| merger.join(&header(name, boot, 0)));
                 let [early, late] = early_and_late(seen);
                 // At version 9 both are a fork, which says more.
-                let late = match late {
-                    Event::Commit(late) => {
-                        Event::Commit(Commit { outcome: Outcome::Unknown, ..late })
-                    }
-                    other => other,
-                };
-                assert_eq!(merger.feed(a, &early), None);
-                let told = merger.feed(b, &late);
+                let late = Commit { outcome: Outcome::Unknown, ..late };
+                assert_eq!(merger.commit(a, &early), None);
+                let told = merger.commit(b, &late);
                 assert_eq!(told.is_some(), found && stale, "{boots:?} {seen}");
-                assert_eq!(merger.feed(b, &late), None, "told once");
+                assert_eq!(merger.commit(b, &late), None, "told once");
                 if let Some(told) = told {
                     assert_eq!((told.kind, told.at), (Kind::StaleRead, 3.0));
                     assert_eq!((told.replica.as_str(), told.worker), ("b", 3));
@@ -429,21 +416,21 @@ mod tests {
         let read = |version, at| {
             let read = Sight { version: Version(version), begin: at, end: at };
             let commit = Commit { begin: at, end: at, ..commit(0, 0, Outcome::Unknown) };
-            Event::Commit(Commit { read: Some(read), version: Version(version + 1), ..commit })
+            Commit { read: Some(read), version: Version(version + 1), ..commit }
         };
-        let feed = |merger: &mut Merger, replica, version, at| {
-            merger.feed(replica, &read(version, at)).map(|told| told.message)
+        let tell = |merger: &mut Merger, replica, version, at| {
+            merger.commit(replica, &read(version, at)).map(|told| told.message)
         };
-        assert_eq!(feed(&mut merger, a, 9, 10), None);
-        assert!(feed(&mut merger, b, 8, 20).unwrap().contains("had been seen by replica a"));
-        assert_eq!(feed(&mut merger, b, 7, 30), None);
-        assert_eq!(feed(&mut merger, b, 9, 40), None);
-        assert_eq!(feed(&mut merger, a, 12, 50), None);
-        assert!(feed(&mut merger, b, 10, 60).is_some());
-        assert_eq!(feed(&mut merger, b, 11, 70), None, "still behind 12");
-        assert_eq!(feed(&mut merger, b, 12, 80), None);
-        assert_eq!(feed(&mut merger, a, 13, 90), None);
-        assert!(feed(&mut merger, b, 12, 100).is_some());
+        assert_eq!(tell(&mut merger, a, 9, 10), None);
+        assert!(tell(&mut merger, b, 8, 20).unwrap().contains("had been seen by replica a"));
+        assert_eq!(tell(&mut merger, b, 7, 30), None);
+        assert_eq!(tell(&mut merger, b, 9, 40), None);
+        assert_eq!(tell(&mut merger, a, 12, 50), None);
+        assert!(tell(&mut merger, b, 10, 60).is_some());
+        assert_eq!(tell(&mut merger, b, 11, 70), None, "still behind 12");
+        assert_eq!(tell(&mut merger, b, 12, 80), None);
+        assert_eq!(tell(&mut merger, a, 13, 90), None);
+        assert!(tell(&mut merger, b, 12, 100).is_some());
     }
 
     #[test]
@@ -452,13 +439,13 @@ mod tests {
             let mut merger = Merger::new(Scope::Replicas);
             let [a, b] = ["a", "b"].map(|name| merger.join(&header(name, "x", 0)));
             let [early, late] = early_and_late(3);
-            assert_eq!(merger.feed(a, &early), None);
+            assert_eq!(merger.commit(a, &early), None);
             if cut {
                 merger.power_cut();
             }
-            assert_eq!(merger.feed(b, &late).is_some(), !cut);
-            let again = Event::Commit(commit(0, 9, Outcome::Ok));
-            assert_eq!(merger.feed(b, &again).is_some(), !cut);
+            assert_eq!(merger.commit(b, &late).is_some(), !cut);
+            let again = commit(0, 9, Outcome::Ok);
+            assert_eq!(merger.commit(b, &again).is_some(), !cut);
         }
     }
 

@@ -109,9 +109,9 @@ impl Heard {
             Event::Commit(commit) => {
                 self.last_us = self.last_us.max(start_us + commit.end);
                 self.remember(name, commit);
-                let fork = self.merger.commit(merged, commit)?;
-                self.find(Clock::Trial, fork.clone());
-                return Some(fork);
+                let proof = self.merger.commit(merged, commit)?;
+                self.find(Clock::Trial, proof.clone());
+                return Some(proof);
             }
             Event::Worker(_) | Event::Cut => {}
         }
@@ -253,5 +253,50 @@ fn count(
     *kinds.entry(evidence.kind.name()).or_default() += 1;
     if let Some(code) = evidence.code {
         *codes.entry(code).or_default() += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::document::Head;
+    use crate::history::State;
+    use crate::ids::Version;
+
+    fn header(name: &str, pid: u32) -> Header {
+        Header {
+            head: Head::new("x", "run", Seed(1)),
+            replica: ReplicaName::tidy(name),
+            pid,
+            host: String::new(),
+            boot: "boot".to_owned(),
+            start_us: 0,
+            start_unix_us: 0,
+            birth: None,
+            settings: serde_json::Value::Null,
+        }
+    }
+
+    fn commit(worker: u32, version: u64, begin: u64, outcome: Made) -> Event {
+        let state = State { n: 1, chain: 1 };
+        let version = Version(version);
+        Event::Commit(Commit { worker, state, version, begin, end: begin + 1, outcome, read: None })
+    }
+
+    #[test]
+    fn a_stale_read_between_two_replicas_is_found_while_they_run_and_one_within_is_not() {
+        let mut heard = Heard::new(false);
+        let [a, b] = [("a", 1), ("b", 2)]
+            .map(|(name, pid)| (ReplicaName::tidy(name), heard.hello(&header(name, pid))));
+        let newest = commit(0, 9, 10, Made::Ok);
+        // A COMMIT that is unknown makes no version twice.
+        let late = commit(1, 9, 20, Made::Unknown);
+        assert_eq!(heard.event(&a.0, a.1, 0, &newest), None);
+        assert_eq!(heard.event(&a.0, a.1, 0, &late), None, "replicas tell of their own");
+        let told = heard.event(&b.0, b.1, 0, &late).unwrap();
+        assert_eq!((told.kind, told.replica.as_str(), told.worker), (Kind::StaleRead, "b", 1));
+        let verdict = crate::judge::judge(std::path::Path::new("/dev/null/x"), &Request::default());
+        let all = heard.evidence(&Verdict { evidence: Vec::new(), ..verdict });
+        assert_eq!(all, [told], "it is the only finding of the trial");
     }
 }
