@@ -33,6 +33,12 @@ pub fn random_u64() -> std::io::Result<u64> {
     if got == 8 { Ok(u64::from_ne_bytes(bytes)) } else { Err(std::io::Error::last_os_error()) }
 }
 
+/// Whether a program brings this signal upon itself; others are somebody else's doing.
+#[must_use]
+pub fn is_fault(signal: i32) -> bool {
+    matches!(signal, libc::SIGSEGV | libc::SIGBUS | libc::SIGABRT | libc::SIGFPE | libc::SIGILL)
+}
+
 /// The errno behind the last failure of this connection; 0 when there was none.
 #[must_use]
 pub fn system_errno(connection: &Connection) -> i32 {
@@ -259,6 +265,12 @@ mod tests {
         let mut text = Fixed::new();
         text.bytes(&[b'x'; 5000]);
         assert_eq!(text.length, 1024);
+    }
+
+    #[test]
+    fn faults_are_told_from_what_somebody_sends() {
+        assert!([libc::SIGSEGV, libc::SIGBUS, libc::SIGABRT].into_iter().all(is_fault));
+        assert!(![libc::SIGKILL, libc::SIGTERM, libc::SIGHUP].into_iter().any(is_fault));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use super::part::read_input;
 use super::{Broken, Counts, CrashStatesError, Place, Said, Wanted};
 use crate::evidence::{Evidence, Kind};
 use crate::ids::ReplicaName;
+use crate::sys;
 use crate::workplace::Workplace;
 
 /// What all parts found.
@@ -106,7 +107,7 @@ fn follow(
                 counts.add(last);
                 return Ok((counts, broken));
             }
-            (None, Some(place), Some(signal)) if is_fault(signal) => {
+            (None, Some(place), Some(signal)) if sys::is_fault(signal) => {
                 counts.broken += 1;
                 counts.judged += 1;
                 broken.push(killed(place, &status.to_string()));
@@ -114,11 +115,6 @@ fn follow(
             _ => return Err(failed(&status)),
         }
     }
-}
-
-/// Whether a program brings this signal upon itself; others are somebody else's doing.
-fn is_fault(signal: i32) -> bool {
-    matches!(signal, libc::SIGSEGV | libc::SIGBUS | libc::SIGABRT | libc::SIGFPE | libc::SIGILL)
 }
 
 fn killed(place: Place, how: &str) -> Broken {
@@ -156,15 +152,4 @@ fn start(
         .stdout(Stdio::piped())
         .process_group(0);
     command.spawn().map_err(|error| CrashStatesError::Child(error.to_string()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_state_is_accused_of_faults_and_not_of_what_somebody_sends() {
-        assert!([libc::SIGSEGV, libc::SIGBUS, libc::SIGABRT].into_iter().all(is_fault));
-        assert!(![libc::SIGKILL, libc::SIGTERM, libc::SIGHUP].into_iter().any(is_fault));
-    }
 }

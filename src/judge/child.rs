@@ -1,13 +1,14 @@
 //! Has a database judged by a child process: a damaged file may crash whoever reads it.
 
 use std::io::{self, Write as _};
-use std::os::unix::process::CommandExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use super::{Request, Verdict, judge};
 use crate::evidence::{Evidence, Kind};
 use crate::ids::ReplicaName;
+use crate::sys;
 
 /// The judge gave no verdict.
 #[derive(Debug, thiserror::Error)]
@@ -25,7 +26,7 @@ pub fn by_child(database: &Path, request: &Request) -> Result<Verdict, JudgeErro
     if let Ok(verdict) = serde_json::from_slice(&output.stdout) {
         return Ok(verdict);
     }
-    if output.status.code().is_none() {
+    if output.status.signal().is_some_and(sys::is_fault) {
         // Killed by the file it read: that is a verdict, too.
         return Ok(unreadable(request, &output.status.to_string()));
     }
