@@ -63,7 +63,7 @@ pub enum CheckError {
         source: io::Error,
     },
     /// The judge gave no verdict.
-    #[error("the judge failed: {0}")]
+    #[error(transparent)]
     Judge(#[from] JudgeError),
 }
 

@@ -19,6 +19,7 @@ use walbanger_fuse::RecordError;
 use crate::check::CheckError;
 use crate::evidence::Evidence;
 use crate::history::HistoryError;
+use crate::judge::JudgeError;
 
 pub use acks::Promise;
 pub use crowd::{Found, check};
@@ -69,6 +70,8 @@ pub enum Said {
     Broken(Box<Broken>),
     /// The end.
     Done(Counts),
+    /// It cannot go on, and that says nothing of the states.
+    Unable(String),
 }
 
 /// A state that breaks a promise.
@@ -156,16 +159,28 @@ pub enum CrashStatesError {
     #[error("{0}: holds many trials; name the directory of one")]
     Many(PathBuf),
     /// There is no room for states.
-    #[error("{path}: cannot be written: {source}; make room in TMPDIR")]
+    #[error("{path}: cannot be written: {source}; make room there")]
     Write {
         /// Where to.
         path: PathBuf,
         /// Why not.
         source: std::io::Error,
     },
+    /// Something ran out that says nothing of the states.
+    #[error("{0}")]
+    Unable(String),
     /// A process that judges states did not.
     #[error("a process that judges states failed: {0}")]
     Child(String),
+}
+
+impl From<JudgeError> for CrashStatesError {
+    fn from(error: JudgeError) -> Self {
+        match error {
+            JudgeError::Unable(_) => Self::Unable(error.to_string()),
+            JudgeError::Failed(why) => Self::Child(why),
+        }
+    }
 }
 
 fn remedy(error: &RecordError) -> &'static str {

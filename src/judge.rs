@@ -43,6 +43,9 @@ pub struct Request {
     /// another number are of another one then.
     #[serde(default)]
     pub named: bool,
+    /// Whether others have it open: being busy proves nothing then.
+    #[serde(default)]
+    pub is_live: bool,
 }
 
 /// What one worker was acknowledged.
@@ -108,26 +111,18 @@ pub struct Verdict {
     /// Whether it has the tables of somebody else, and none of ours.
     #[serde(default)]
     pub foreign: bool,
+    /// What the judge had too little of to see everything: that says nothing of the database.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unable: Option<String>,
     /// What is wrong.
     pub evidence: Vec<Evidence>,
 }
 
-/// Judges a database. Never fails: whatever goes wrong is evidence.
+/// Judges a database. Never fails: whatever goes wrong is evidence, but for what the judge had too
+/// little of.
 #[must_use]
 pub fn judge(database: &Path, request: &Request) -> Verdict {
-    let mut judge = Judge {
-        at: request.at,
-        evidence: Vec::new(),
-        integrity: "ok".to_owned(),
-        // Until the tally was read, nothing is known to be there.
-        lost: acked(&request.workers),
-        acked: acked(&request.workers),
-        replaced: 0,
-        found: Vec::new(),
-        version: None,
-        birth: None,
-        foreign: false,
-    };
+    let mut judge = Judge::new(request);
     judge.database(database, request);
     let acked = judge.acked;
     Verdict {
@@ -144,6 +139,7 @@ pub fn judge(database: &Path, request: &Request) -> Verdict {
         birth: judge.birth.map(|(number, _)| number),
         reset: judge.birth.is_some_and(|(_, reset)| reset),
         foreign: judge.foreign,
+        unable: judge.unable,
         evidence: judge.evidence,
     }
 }
@@ -163,9 +159,29 @@ struct Judge {
     version: Option<Version>,
     birth: Option<(u64, bool)>,
     foreign: bool,
+    busy_is_fine: bool,
+    unable: Option<String>,
 }
 
 impl Judge {
+    fn new(request: &Request) -> Self {
+        Self {
+            at: request.at,
+            evidence: Vec::new(),
+            integrity: "ok".to_owned(),
+            // Until the tally was read, nothing is known to be there.
+            lost: acked(&request.workers),
+            acked: acked(&request.workers),
+            replaced: 0,
+            found: Vec::new(),
+            version: None,
+            birth: None,
+            foreign: false,
+            busy_is_fine: request.is_live,
+            unable: None,
+        }
+    }
+
     fn database(&mut self, database: &Path, request: &Request) {
         let claims = &request.workers;
         let connection = match open(database) {
@@ -212,7 +228,7 @@ impl Judge {
     }
 
     fn nothing_readable(&mut self, workers: usize) {
-        if self.lost > 0 {
+        if self.lost > 0 && self.unable.is_none() {
             let message = format!(
                 "none of the {} acknowledged commits of {workers} workers can be read",
                 self.lost,
@@ -284,12 +300,19 @@ impl Judge {
             Fault::Found(finding) => self.finding(finding),
             Fault::Sqlite(error, step) => match sort(&error, connection, step) {
                 Failure::Evidence(finding) => self.finding(finding),
+                Failure::Contention if self.busy_is_fine => {
+                    self.unable.get_or_insert(format!("others were busy ({step})"));
+                }
                 Failure::Contention => {
                     self.finding(Finding::new(Kind::Error, format!("{step}: {error}")));
                 }
-                Failure::DiskFull(text) | Failure::Machine(text) | Failure::Ours(text) => {
-                    self.finding(Finding::new(Kind::Error, text));
+                Failure::DiskFull(step) => {
+                    self.unable.get_or_insert(format!("the disk is full ({step})"));
                 }
+                Failure::Machine(what) => {
+                    self.unable.get_or_insert(format!("this machine ran out of {what}"));
+                }
+                Failure::Ours(text) => self.finding(Finding::new(Kind::Error, text)),
             },
         }
     }
@@ -435,6 +458,24 @@ mod tests {
     fn claim(id: i64, n: u64) -> Claim {
         let track = Track { id: WorkerId(id), ..track(n) };
         Claim { ended: true, ..Claim::new(ReplicaName::tidy("a"), 3, track) }
+    }
+
+    #[test]
+    fn what_ran_out_and_others_that_are_busy_accuse_nobody() {
+        let failure = |code, is_live| {
+            let error = rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None);
+            let mut judge = Judge::new(&Request { is_live, ..Request::default() });
+            judge.fault(None, Fault::Sqlite(error, "a step"));
+            (judge.unable, judge.evidence.len())
+        };
+        let unable = |what: &str| (Some(what.to_owned()), 0);
+        for is_live in [false, true] {
+            assert_eq!(failure(13, is_live), unable("the disk is full (a step)"));
+            assert_eq!(failure(7, is_live), unable("this machine ran out of memory (a step)"));
+            assert_eq!(failure(11, is_live), (None, 1));
+        }
+        assert_eq!(failure(5, false), (None, 1), "nobody else has it open");
+        assert_eq!(failure(5, true), unable("others were busy (a step)"));
     }
 
     /// What is said of a database to which the workers are compared.

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::judge::Verdict;
+use crate::judge::{Request, Verdict};
 
 /// How long the clean process may take; on a volume that hangs it would take for ever.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -21,7 +21,8 @@ pub(super) fn is_sound(database: &Path) -> Option<bool> {
         .spawn()
         .ok()?;
     // Nothing is claimed: it looks at the file alone. What it says is shorter than a pipe is long.
-    let asked = serde_json::to_writer(child.stdin.take()?, &crate::judge::Request::default());
+    let request = Request { is_live: true, ..Request::default() };
+    let asked = serde_json::to_writer(child.stdin.take()?, &request);
     let until = Instant::now() + PATIENCE;
     while asked.is_ok() && matches!(child.try_wait(), Ok(None)) && Instant::now() < until {
         thread::sleep(Duration::from_millis(5));
@@ -29,5 +30,8 @@ pub(super) fn is_sound(database: &Path) -> Option<bool> {
     let _ = child.kill();
     let output = child.wait_with_output().ok()?;
     let verdict: Verdict = serde_json::from_slice(&output.stdout).ok()?;
-    Some(verdict.evidence.is_empty())
+    match verdict.unable {
+        Some(_) if verdict.evidence.is_empty() => None,
+        _ => Some(verdict.evidence.is_empty()),
+    }
 }

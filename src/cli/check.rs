@@ -7,6 +7,7 @@ use clap::Args;
 use super::program;
 use crate::check::{CheckError, check};
 use crate::exit::Exit;
+use crate::judge::JudgeError;
 use crate::output;
 
 const EXAMPLES: &str = "\
@@ -54,8 +55,8 @@ pub(super) fn execute(args: &CheckArgs) -> anyhow::Result<Exit> {
 /// How the program ends where nothing could be said.
 pub(super) fn exit_of(error: &CheckError) -> Exit {
     match error {
-        CheckError::Judge(_) => Exit::Internal,
-        CheckError::Copy { .. } => Exit::Unable,
+        CheckError::Judge(JudgeError::Failed(_)) => Exit::Internal,
+        CheckError::Judge(JudgeError::Unable(_)) | CheckError::Copy { .. } => Exit::Unable,
         CheckError::NoHistory(_)
         | CheckError::History(_)
         | CheckError::Foreign(_)

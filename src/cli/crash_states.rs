@@ -2,14 +2,14 @@
 
 use std::fmt::Write as _;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
 
 use clap::Args;
 use serde::Serialize;
 
 use super::program;
-use crate::crash::{self, CrashStatesError, Found, Part, Place, Wanted};
+use crate::crash::{self, CrashStatesError, Found, Part, Place, Said, Wanted};
 use crate::document::Head;
 use crate::exit::Exit;
 use crate::ids::Seed;
@@ -97,11 +97,7 @@ pub(super) fn execute(args: &CrashStatesArgs) -> anyhow::Result<Exit> {
     };
     if let (Some((number, of)), Some(directory)) = (args.part, &args.directory) {
         let behind = args.behind.map(|(point, state)| Place { point, state });
-        let part = Part { number, of: of.max(1), behind };
-        crash::check_part(&wanted, part, directory, &mut |said| {
-            output::line(&serde_json::to_string(said).unwrap_or_default())
-        })?;
-        return Ok(Exit::Clean);
+        return part(&wanted, Part { number, of: of.max(1), behind }, directory);
     }
     let jobs = args.jobs.or_else(|| thread::available_parallelism().ok());
     let jobs = jobs.map_or(1, NonZeroUsize::get) as u64;
@@ -110,7 +106,7 @@ pub(super) fn execute(args: &CrashStatesArgs) -> anyhow::Result<Exit> {
         Err(error) => {
             program::complain(&error.to_string());
             return Ok(match error {
-                CrashStatesError::Write { .. } => Exit::Unable,
+                CrashStatesError::Write { .. } | CrashStatesError::Unable(_) => Exit::Unable,
                 CrashStatesError::Child(_) => Exit::Internal,
                 _ => Exit::Usage,
             });
@@ -127,6 +123,21 @@ pub(super) fn execute(args: &CrashStatesArgs) -> anyhow::Result<Exit> {
         counts if counts.judged == 0 => Exit::Inconclusive,
         _ => Exit::Clean,
     })
+}
+
+/// Judges one part. What it has too little of is for its parent to say, once for all of them.
+fn part(wanted: &Wanted, part: Part, directory: &Path) -> anyhow::Result<Exit> {
+    let mut say = |said: &Said| output::line(&serde_json::to_string(said).unwrap_or_default());
+    let Err(error) = crash::check_part(wanted, part, directory, &mut say) else {
+        return Ok(Exit::Clean);
+    };
+    match error.downcast_ref() {
+        Some(CrashStatesError::Write { .. } | CrashStatesError::Unable(_)) => {
+            say(&Said::Unable(error.to_string()))?;
+            Ok(Exit::Unable)
+        }
+        _ => Err(error),
+    }
 }
 
 fn tell(found: &Found, args: &CrashStatesArgs) -> String {

@@ -6,6 +6,7 @@ use nix::sys::signal::Signal;
 
 use crate::bang::BangError;
 use crate::ids::ReplicaName;
+use crate::judge::JudgeError;
 
 /// Why there is no comparison.
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +38,7 @@ pub enum CompareError {
     #[error("replica {0} failed: {1}")]
     Replica(ReplicaName, String),
     /// The judge failed.
-    #[error("the judge failed: {0}")]
+    #[error("{0}")]
     Judge(String),
     /// The database could not be made.
     #[error(transparent)]
@@ -53,6 +54,16 @@ pub enum CompareError {
     /// SIGINT or SIGTERM.
     #[error("stopped by {0}")]
     Signal(Signal),
+}
+
+impl From<JudgeError> for CompareError {
+    fn from(error: JudgeError) -> Self {
+        let why = error.to_string();
+        match error {
+            JudgeError::Unable(_) => Self::Machine(why),
+            JudgeError::Failed(_) => Self::Judge(why),
+        }
+    }
 }
 
 impl CompareError {

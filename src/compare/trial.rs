@@ -161,8 +161,7 @@ pub(super) fn run(place: &Place<'_>, stop: &Receiver<Stop>) -> Result<Trial, Com
     // After its last power cut the database may have been judged already.
     let verdict = match crew.judged.take() {
         Some(verdict) => verdict,
-        None => by_child(&settings.path, &crew.request())
-            .map_err(|error| CompareError::Judge(error.to_string()))?,
+        None => by_child(&settings.path, &crew.request())?,
     };
     let trial = crew.result(&verdict, mount);
     if place.config.out.is_some() && !trial.has_evidence() {

@@ -36,9 +36,7 @@ pub fn check(wanted: &Wanted, jobs: u64) -> Result<Found, CrashStatesError> {
     let began = Instant::now();
     // What is wrong with the input is said once, and not by each process.
     let (events, acks) = read_input(wanted)?;
-    let memory = Path::new("/dev/shm");
-    let parent = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
-    let place = Workplace::below(&parent).map_err(CrashStatesError::write(&parent))?;
+    let place = workplace(Path::new("/dev/shm"), &std::env::temp_dir())?;
     confirm(wanted, events, &acks, &place)?;
     drop(acks);
     let parts = thread::scope(|scope| {
@@ -64,6 +62,12 @@ pub fn check(wanted: &Wanted, jobs: u64) -> Result<Found, CrashStatesError> {
     }
     found.first_broken.sort_by_key(|broken| broken.place);
     Ok(found)
+}
+
+/// A workplace in memory, or among the temporary files where that cannot be.
+fn workplace(memory: &Path, temporary: &Path) -> Result<Workplace, CrashStatesError> {
+    let place = Workplace::below(memory).or_else(|_| Workplace::below(temporary));
+    place.map_err(CrashStatesError::write(temporary))
 }
 
 impl Counts {
@@ -99,6 +103,7 @@ fn follow(
                 Said::Judging(place) => behind = Some(place),
                 Said::Broken(state) => broken.push(*state),
                 Said::Done(counts) => done = Some(counts),
+                Said::Unable(why) => return Err(CrashStatesError::Unable(why)),
             }
         }
         let status = child.wait().map_err(|error| failed(&error))?;
@@ -152,4 +157,19 @@ fn start(
         .stdout(Stdio::piped())
         .process_group(0);
     command.spawn().map_err(|error| CrashStatesError::Child(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_are_built_among_the_temporary_files_where_they_cannot_be_in_memory() {
+        let [memory, temporary] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let at = |memory: &Path| {
+            workplace(memory, temporary.path()).unwrap().path().parent().unwrap().to_owned()
+        };
+        assert_eq!(at(memory.path()), memory.path());
+        assert_eq!(at(&memory.path().join("none")), temporary.path());
+    }
 }

@@ -36,8 +36,7 @@ pub(super) fn confirm(
         return Ok(());
     }
     stand.put(&image)?;
-    let verdict = by_child(&stand.database(), &Request::default())
-        .map_err(|error| CrashStatesError::Child(error.to_string()))?;
+    let verdict = by_child(&stand.database(), &Request::default())?;
     match verdict.birth {
         Some(number) if !is_of(&acks.births, number, verdict.reset) => {
             Err(other("its database was given another number when it was made".to_owned()))

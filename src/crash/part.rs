@@ -12,7 +12,7 @@ use super::stand::Stand;
 use super::states::States;
 use super::{Broken, Counts, CrashStatesError, Part, Place, Said, Wanted};
 use crate::evidence::{Evidence, Kind};
-use crate::judge::judge;
+use crate::judge::{JudgeError, judge};
 use crate::output::Unwritten;
 use crate::place;
 
@@ -159,7 +159,13 @@ impl Work<'_> {
         let promised = |evidence: &Evidence| {
             acks.promise == Promise::Durable || evidence.kind != Kind::LostCommit
         };
-        Ok(verdict.evidence.into_iter().filter(promised).collect())
+        let evidence: Vec<_> = verdict.evidence.into_iter().filter(promised).collect();
+        match verdict.unable {
+            Some(what) if evidence.is_empty() => {
+                Err(JudgeError::Unable(format!("{}: {what}", database.display())).into())
+            }
+            _ => Ok(evidence),
+        }
     }
 }
 

@@ -12,26 +12,43 @@ use crate::sys;
 
 /// The judge gave no verdict.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct JudgeError(String);
+pub enum JudgeError {
+    /// Something ran out that says nothing of the database.
+    #[error("the judge found too little room: {0}; make some and try again")]
+    Unable(String),
+    /// It failed.
+    #[error("the judge failed: {0}")]
+    Failed(String),
+}
+
+impl From<io::Error> for JudgeError {
+    fn from(error: io::Error) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
 
 /// Judges a database in a child process, which is this program again.
 ///
 /// # Errors
-/// When the child cannot be started or fails; what the file does to it is in the verdict.
+/// When the child cannot be started, fails or finds too little room; what the file does to it is in
+/// the verdict.
 pub fn by_child(database: &Path, request: &Request) -> Result<Verdict, JudgeError> {
-    let question = serde_json::to_vec(request).map_err(|error| JudgeError(error.to_string()))?;
-    let (asked, output) =
-        ask(database, &question).map_err(|error| JudgeError(error.to_string()))?;
-    if let Ok(verdict) = serde_json::from_slice(&output.stdout) {
-        return Ok(verdict);
+    let question = serde_json::to_vec(request).map_err(io::Error::from)?;
+    let (asked, output) = ask(database, &question)?;
+    if let Ok(verdict) = serde_json::from_slice::<Verdict>(&output.stdout) {
+        return match verdict.unable {
+            Some(what) if verdict.evidence.is_empty() => {
+                Err(JudgeError::Unable(format!("{}: {what}", database.display())))
+            }
+            _ => Ok(verdict),
+        };
     }
     if output.status.signal().is_some_and(sys::is_fault) {
         // Killed by the file it read: that is a verdict, too.
         return Ok(unreadable(request, &output.status.to_string()));
     }
     let why = asked.err().map_or_else(|| output.status.to_string(), |error| error.to_string());
-    Err(JudgeError(why))
+    Err(JudgeError::Failed(why))
 }
 
 /// What came of writing the question, and of the child.

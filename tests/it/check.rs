@@ -185,6 +185,27 @@ fn a_full_disk_under_a_history_accuses_nobody() {
 }
 
 #[test]
+fn a_judge_without_room_accuses_nobody() {
+    let place = Place::new();
+    let ran = place.run("--duration 100ms --workers 1 --page-size 512");
+    assert_eq!(ran.status.code(), Some(0), "{ran:?}");
+    let connection = rusqlite::Connection::open(place.database()).unwrap();
+    connection.execute_batch("DELETE FROM entry; VACUUM").unwrap();
+    drop(connection);
+    // The database can be copied, but the index of its WAL has more than these 20 KiB.
+    let output = std::process::Command::new("sh")
+        .args(["-c", "trap '' XFSZ && ulimit -f 40 && exec \"$@\"", "sh"])
+        .arg(assert_cmd::cargo::cargo_bin("walbanger"))
+        .arg("check")
+        .arg(place.database())
+        .output()
+        .unwrap();
+    let said = stderr(&output);
+    assert_eq!((output.status.code(), said.len()), (Some(3), 1), "{output:?}");
+    assert!(said[0].contains("ran out of the permitted file size"), "{said:?}");
+}
+
+#[test]
 fn a_lost_commit_is_explained_with_what_the_wal_has() {
     let (place, results) = (Place::new(), Place::new());
     worked(&place, &results, &["a"]);

@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::rig::Rig;
-use crate::util::{Replica, stderr, until, walbanger};
+use crate::util::{Replica, stderr, stdout, until, walbanger};
 
 /// Records a run of one replica; gives its results.
 fn record(rig: &Rig, mount: &[&str], run: &[&str]) -> PathBuf {
@@ -113,6 +113,29 @@ fn a_damaged_recording_and_histories_of_another_run_are_refused() {
     let flags = ["--points=100", "--states=2", "--recording", changed.to_str().unwrap()];
     let output = crash_states(&results, &flags);
     assert!(matches!(output.status.code(), Some(0 | 4)), "{output:?}");
+}
+
+#[test]
+fn where_there_is_no_room_for_states_that_is_said_once_and_nothing_is_accused() {
+    let Some(rig) = Rig::new() else { return };
+    let results = record(&rig, &[], &["--synchronous=full"]);
+    let limited = |flags: &[&str]| {
+        let script = "trap '' XFSZ && ulimit -f 16 && exec \"$@\"";
+        let program = assert_cmd::cargo::cargo_bin("walbanger");
+        let mut command = Command::new("sh");
+        command.args(["-c", script, "sh"]).arg(program).arg("crash-states").arg(&results);
+        command.args(flags).output().unwrap()
+    };
+    let output = limited(&[]);
+    let said = stderr(&output);
+    assert_eq!((output.status.code(), said.len()), (Some(3), 1), "{output:?}");
+    assert!(said[0].contains("/whole: cannot be written: File too large"), "{said:?}");
+    let directory = rig.path("part");
+    fs::create_dir(&directory).unwrap();
+    let output = limited(&["--part=0/1", "--directory", directory.to_str().unwrap()]);
+    let told = stdout(&output);
+    assert_eq!((output.status.code(), stderr(&output).len()), (Some(3), 0), "{output:?}");
+    assert!(told.last().unwrap().starts_with("{\"unable\":"), "{told:?}");
 }
 
 #[test]

@@ -48,8 +48,7 @@ impl Crew<'_> {
     fn judge_cut(&mut self, report: &CrashReport) -> Result<(), CompareError> {
         let copy = self.place.results.join("cut");
         forensics::keep_database(&copy, &self.settings.path).map_err(CompareError::io(&copy))?;
-        let mut verdict = by_child(&copy.join(DATABASE), &self.heard.request_after_cut())
-            .map_err(|error| CompareError::Judge(error.to_string()))?;
+        let mut verdict = by_child(&copy.join(DATABASE), &self.heard.request_after_cut())?;
         fs::remove_dir_all(&copy).map_err(CompareError::io(&copy))?;
         let blame = blame(report, self.heard.zero());
         let blame = format!("power cut no. {}: {blame}", self.power.cuts);
