@@ -223,7 +223,7 @@ impl Stream {
             worlds.len() - 1
         });
         let World { merger, ledger, .. } = &mut worlds[world];
-        let (merged, entry) = (merger.join(&header), ledger.replica(&header.replica));
+        let (merged, entry) = (merger.join(&header), ledger.life(&header.replica));
         let history = History {
             replica: header.replica,
             pid: header.pid,
@@ -294,7 +294,18 @@ impl Stream {
             }
             None => {}
         }
-        self.advance()
+        self.advance()?;
+        if self.next.is_none() && !self.history.ended && self.is_put_aside() {
+            // Whoever began anew under its name may have done so without its last part.
+            world.ledger.cut(self.entry);
+        }
+        Ok(())
+    }
+
+    /// Whether the newest file that is left of it bears the number of one put aside.
+    fn is_put_aside(&self) -> bool {
+        let name = format!("replica-{}.jsonl", self.history.replica);
+        self.history.files.last().is_some_and(|file| !file.ends_with(name))
     }
 
     fn commit(&mut self, world: &mut World, commit: &Commit, zero: u64) -> Result<(), CheckError> {

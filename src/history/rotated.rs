@@ -44,11 +44,16 @@ pub(crate) struct Rotated {
 }
 
 impl Rotated {
+    /// Begins a history. What an earlier run wrote under the same name, as that of a container which
+    /// was started again, is put aside as if it were a part of this one.
     pub(crate) fn begin(
         path: PathBuf,
         rotation: Rotation,
         descriptor: Option<&'static AtomicI32>,
     ) -> io::Result<Self> {
+        if path.metadata().is_ok_and(|found| found.len() > 0) {
+            shift(&path, rotation.keep)?;
+        }
         let file = File::create(&path)?;
         let rotated = Self { path, file, written: 0, rotation, descriptor, broken: None };
         rotated.tell();
@@ -74,7 +79,8 @@ impl Rotated {
         let early = self.path.with_extension("new");
         let turned = File::create(&early).and_then(|mut next| {
             next.write_all(first)?;
-            self.shift(&early)?;
+            shift(&self.path, self.rotation.keep)?;
+            fs::rename(&early, &self.path)?;
             Ok(next)
         });
         let next = match turned {
@@ -89,18 +95,6 @@ impl Rotated {
         self.tell();
         self.written = first.len() as u64;
         Ok(())
-    }
-
-    /// Gives each file the next name, and this one the first.
-    fn shift(&self, early: &Path) -> io::Result<()> {
-        for number in (1..self.rotation.keep).rev() {
-            // A file that is not there yet has no name to give up.
-            let _ = fs::rename(self.aside(number), self.aside(number + 1));
-        }
-        if self.rotation.keep > 0 {
-            fs::rename(&self.path, self.aside(1))?;
-        }
-        fs::rename(early, &self.path)
     }
 
     fn sound(&self) -> io::Result<()> {
@@ -147,10 +141,16 @@ impl Rotated {
             descriptor.store(self.file.as_raw_fd(), Ordering::Relaxed);
         }
     }
+}
 
-    fn aside(&self, number: u32) -> PathBuf {
-        self.path.with_extension(format!("{number}.jsonl"))
+/// Gives each file that was put aside the next name, and this one the first.
+fn shift(path: &Path, keep: u32) -> io::Result<()> {
+    let aside = |number: u32| path.with_extension(format!("{number}.jsonl"));
+    for number in (1..keep).rev() {
+        // A file that is not there yet has no name to give up.
+        let _ = fs::rename(aside(number), aside(number + 1));
     }
+    if keep > 0 { fs::rename(path, aside(1)) } else { Ok(()) }
 }
 
 /// The same error once more.
@@ -201,6 +201,25 @@ mod tests {
             newest,
         ];
         assert_eq!(left(3), expected(&three));
+    }
+
+    #[test]
+    fn what_an_earlier_run_wrote_is_put_aside_and_nothing_is_when_it_wrote_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let rotation = Rotation { bytes: 2, keep: 3 };
+        for lines in [&["1\n", "2\n"][..], &[], &["3\n"], &["4\n"]] {
+            let mut rotated = begin(directory.path(), rotation);
+            for line in lines {
+                if rotated.is_full() {
+                    rotated.turn(b"").unwrap();
+                }
+                rotated.put(line.as_bytes()).unwrap();
+            }
+        }
+        let read = |name| fs::read_to_string(directory.path().join(name)).unwrap();
+        let names =
+            ["replica-a.jsonl", "replica-a.1.jsonl", "replica-a.2.jsonl", "replica-a.3.jsonl"];
+        assert_eq!(names.map(read), ["4\n", "3\n", "2\n", "1\n"]);
     }
 
     #[test]

@@ -33,9 +33,14 @@ impl Ledger {
     /// The replica of this name, which is added if it is new.
     pub fn replica(&mut self, name: &ReplicaName) -> Entry {
         let known = |roster: &Roster| !roster.dead && roster.name == *name;
-        if let Some(known) = self.replicas.iter().position(known) {
-            return Entry(known);
+        match self.replicas.iter().position(known) {
+            Some(known) => Entry(known),
+            None => self.life(name),
         }
+    }
+
+    /// One more life of the replica of this name: whoever bore it before goes on beside it.
+    pub fn life(&mut self, name: &ReplicaName) -> Entry {
         let roster = Roster { name: name.clone(), dead: false, claims: HashMap::new() };
         let free = self.replicas.iter().position(|roster| roster.dead);
         let free = free.unwrap_or(self.replicas.len());

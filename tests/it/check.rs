@@ -146,6 +146,20 @@ fn a_database_that_is_another_one_accuses_nobody() {
 }
 
 #[test]
+fn a_second_run_under_one_name_leaves_the_history_of_the_first() {
+    let (place, results) = (Place::new(), Place::new());
+    let again = format!("--duration 300ms --replica a --out {}", results.path().display());
+    worked(&place, &results, &["a"]);
+    assert_eq!(place.run(&again).status.code(), Some(0));
+    let database = place.database().display().to_string();
+    let output = check(results.path(), &["--database", &database, "--json"]);
+    let found = document(&output);
+    assert_eq!(output.status.code(), Some(0), "{found:#}");
+    assert_eq!(found["histories"].as_array().unwrap().len(), 2);
+    assert_eq!(found["database"]["acked"], found["database"]["present"], "{found:#}");
+}
+
+#[test]
 fn histories_without_a_whole_line_say_nothing() {
     let results = Place::new();
     let history = results.path().join("replica-a.jsonl");

@@ -234,6 +234,27 @@ fn a_worker_that_nobody_knows_and_a_part_that_is_missing_are_errors() {
 }
 
 #[test]
+fn two_runs_under_one_name_are_kept_apart_and_one_put_aside_may_have_done_more_than_it_tells() {
+    for (last, forgotten) in [(None, true), (Some(end(200, 1, 0)), false)] {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, earlier) = (directory.path(), header("a", "x", 5));
+        let events: Vec<_> =
+            [mark("a", 0, 0), first("a", 0, 1, 100)].into_iter().chain(last).collect();
+        write(&path.join("replica-a.1.jsonl"), &earlier, &events);
+        let later = [mark("b", 0, 0), first("b", 0, 2, 100)];
+        write(&path.join("replica-a.jsonl"), &header("a", "x", 500), &later);
+        let [found] = <[_; 1]>::try_from(files::find(path).unwrap()).unwrap();
+        let examined = examine(found.histories).unwrap();
+        assert_eq!(examined.counts.len(), 0, "{:?}", examined.evidence);
+        let commits: Vec<_> = examined.histories.iter().map(|one| one.commits).collect();
+        assert_eq!(commits, [1, 1]);
+        let tracks = examined.request.workers.iter().map(|claim| &claim.track);
+        let tracks: Vec<_> = tracks.map(|track| (track.id, track.acked, track.forgotten)).collect();
+        assert_eq!(tracks, [(id("a", 0), 1, forgotten), (id("b", 0), 1, false)]);
+    }
+}
+
+#[test]
 fn parts_are_read_in_their_order_and_none_may_be_torn_but_the_last() {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name);
