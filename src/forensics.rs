@@ -7,6 +7,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
@@ -168,6 +169,8 @@ impl Witness {
             let mut command = Command::new(program);
             command.arg("forensics").arg(into).arg(database).arg(std::process::id().to_string());
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+            // A terminal's signals are for the replica, which waits for this.
+            command.process_group(0);
             match command.status() {
                 Ok(status) if status.success() => {}
                 Ok(status) => tracing::warn!("the files could not all be kept: {status}"),

@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::io::{self, Write as _};
-use std::os::unix::process::ExitStatusExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::Ordering;
@@ -142,6 +142,8 @@ pub fn prove_apart(views: &[PathBuf]) -> Result<(), Unproven> {
         .args(["self-test", "--"])
         .args(views.iter().map(|view| view.join(name)))
         .stdin(Stdio::null())
+        // A terminal's signals are for whoever has the views.
+        .process_group(0)
         .output()
         .map_err(failed)?;
     let status = output.status;

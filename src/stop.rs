@@ -5,6 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{SigSet, Signal};
 
 use crate::exit::Exit;
@@ -49,6 +50,12 @@ pub fn hold_signals() {
 pub fn let_signals_through() {
     // It fails only for an invalid argument, which this is not.
     let _ = signals().thread_unblock();
+}
+
+/// From now on this process is killed when the thread that started it ends, however it does.
+pub fn die_with_parent() {
+    // It fails only for an invalid argument, which this is not.
+    let _ = set_pdeathsig(Signal::SIGKILL);
 }
 
 /// A channel on which the first reason to stop arrives, and the end to send further reasons to.

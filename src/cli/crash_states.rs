@@ -14,6 +14,7 @@ use crate::document::Head;
 use crate::exit::Exit;
 use crate::ids::Seed;
 use crate::output;
+use crate::stop;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -127,6 +128,7 @@ pub(super) fn execute(args: &CrashStatesArgs) -> anyhow::Result<Exit> {
 
 /// Judges one part. What it has too little of is for its parent to say, once for all of them.
 fn part(wanted: &Wanted, part: Part, directory: &Path) -> anyhow::Result<Exit> {
+    stop::die_with_parent();
     let mut say = |said: &Said| output::line(&serde_json::to_string(said).unwrap_or_default());
     let Err(error) = crash::check_part(wanted, part, directory, &mut say) else {
         return Ok(Exit::Clean);

@@ -10,8 +10,8 @@ use crate::doctor::{Finding, State, directory, machine};
 use crate::document::Head;
 use crate::exit::Exit;
 use crate::ids::Seed;
+use crate::output;
 use crate::place::{self, NoDirectory};
-use crate::{output, stop};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -43,8 +43,6 @@ struct Document<'a> {
 
 /// Looks, and tells.
 pub(super) fn execute(args: &DoctorArgs) -> anyhow::Result<Exit> {
-    // Whatever hangs here, a signal ends it.
-    stop::let_signals_through();
     if let Some(path) = &args.directory {
         // A stale view is no directory until the look at the machine has cleared it away.
         match place::directory(path) {

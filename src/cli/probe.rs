@@ -152,8 +152,6 @@ pub(super) fn execute(args: &ProbeArgs) -> anyhow::Result<Exit> {
 
 /// The side that is spoken to.
 pub(super) fn agent(args: &AgentArgs) -> anyhow::Result<Exit> {
-    // Who started this ends it by closing its input; a signal may end it, too.
-    stop::let_signals_through();
     let served = if args.hand { serve_hand(&args.directory) } else { serve_agent(&args.directory) };
     served.context("probe-agent: not spoken to by a probe of this version")?;
     Ok(Exit::Clean)

@@ -52,6 +52,16 @@ fn raise_limit_of_files() {
 }
 
 fn execute(command: Command) -> anyhow::Result<Exit> {
+    match &command {
+        // These hear of signals by themselves, and end in order.
+        Command::Run(_) | Command::Mount(_) | Command::Compare(_) | Command::Probe(_) => {}
+        // What these look at may hang or be large, and their answer is for their parent alone.
+        Command::Judge(_) | Command::Forensics(_) | Command::SelfTest(_) => {
+            stop::die_with_parent();
+            stop::let_signals_through();
+        }
+        _ => stop::let_signals_through(),
+    }
     match command {
         Command::Run(args) => run::execute(args),
         Command::Mount(args) => mount::execute(&args),

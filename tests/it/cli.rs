@@ -1,6 +1,13 @@
 //! The command line itself: help, version, completions, manual pages, bad usage.
 
-use crate::util::{Place, stderr, stdout, walbanger};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Command, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::util::{Place, stderr, stdout, until, walbanger};
 
 fn output(args: &[&str]) -> std::process::Output {
     walbanger().args(args).output().unwrap()
@@ -16,6 +23,45 @@ fn help_opens_with_examples_and_names_the_exit_statuses() {
     let commands = lines.iter().filter(|line| line.starts_with("  "));
     let commands: Vec<_> = commands.filter_map(|line| line.split_whitespace().next()).collect();
     assert!(commands.contains(&"check") && !commands.contains(&"judge"), "{commands:?}");
+}
+
+/// More than a pipe holds: who takes it all in has begun to read.
+static MUCH: [u8; 1 << 18] = [b' '; 1 << 18];
+
+#[test]
+fn a_signal_ends_what_waits() {
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        let mut judge = walbanger();
+        judge.args(["judge", "none.db"]).stdin(Stdio::piped());
+        let mut judge = judge.spawn().unwrap();
+        judge.stdin.as_mut().unwrap().write_all(&MUCH).unwrap();
+        kill(Pid::from_raw(judge.id().cast_signed()), signal).unwrap();
+        // A shell calls this 128 and the signal's number.
+        assert_eq!(judge.wait().unwrap().signal(), Some(signal as i32));
+    }
+}
+
+#[test]
+fn a_judge_goes_with_whoever_started_it() {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "exec 3<&0; \"$@\" judge none.db <&3 & echo $!; wait", "sh"]);
+    let mut shell = shell
+        .arg(assert_cmd::cargo::cargo_bin("walbanger"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = shell.stdin.take().unwrap();
+    let mut judge = String::new();
+    BufReader::new(shell.stdout.take().unwrap()).read_line(&mut judge).unwrap();
+    stdin.write_all(&MUCH).unwrap();
+    shell.kill().unwrap();
+    shell.wait().unwrap();
+    let state = format!("/proc/{}/stat", judge.trim());
+    until("the judge is gone", || {
+        std::fs::read_to_string(&state).map_or(true, |state| state.contains(") Z "))
+    });
+    drop(stdin);
 }
 
 #[test]
