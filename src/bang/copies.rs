@@ -47,13 +47,12 @@ impl Worker {
         const STEP: &str = "serializing";
         let shared = Arc::clone(&self.shared);
         let opened = connection::open(&shared.settings, May::Open, &shared.stop);
-        let mut source = match opened {
+        let source = match opened {
             Ok(source) => source,
             Err(OpenError::Sqlite(error, _)) => return Err(Fault::Sqlite(error, STEP)),
             Err(OpenError::Wrong(kind, why)) => return Err(Fault::Found(Finding::new(kind, why))),
         };
-        let mut bytes = source.serialize(MAIN_DB).at(STEP)?.to_vec();
-        drop(source);
+        let mut bytes = in_one_piece(source).at(STEP)?;
         // A copy has no WAL, and one that says so cannot be opened.
         if let Some(format) = bytes.get_mut(FORMAT) {
             format.fill(1);
@@ -63,6 +62,13 @@ impl Worker {
         copy.deserialize_read_exact(MAIN_DB, bytes.as_slice(), length, true).at(STEP)?;
         check_copy(&copy, STEP)
     }
+}
+
+/// The database as bytes. SQLite does not say why it gives none, and that looks like a lack of memory;
+/// so it is read first, which says that somebody else has the lock, and keeps it out then.
+fn in_one_piece(mut source: Connection) -> rusqlite::Result<Vec<u8>> {
+    source.execute_batch("BEGIN; SELECT count(*) FROM sqlite_schema")?;
+    source.serialize(MAIN_DB).map(|bytes| bytes.to_vec())
 }
 
 /// A copy is one snapshot, whatever was written while it was made.
@@ -77,4 +83,23 @@ fn check_copy(copy: &Connection, step: &'static str) -> Result<(), Fault> {
     }
     check_integrity(copy)?;
     check_rows(copy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::failure::{Failure, sort};
+    use super::*;
+
+    #[test]
+    fn a_database_that_is_locked_is_no_lack_of_memory() {
+        let directory = tempfile::tempdir().unwrap();
+        let open = || Connection::open(directory.path().join("x.db")).unwrap();
+        let (one, other) = (open(), open());
+        one.execute_batch("CREATE TABLE t (a); BEGIN EXCLUSIVE").unwrap();
+        other.busy_timeout(Duration::ZERO).unwrap();
+        let error = in_one_piece(other).unwrap_err();
+        assert_eq!(sort(&error, None, "serializing"), Failure::Contention);
+        one.execute_batch("COMMIT").unwrap();
+        assert!(in_one_piece(open()).unwrap().starts_with(b"SQLite format 3"));
+    }
 }
