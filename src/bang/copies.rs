@@ -10,7 +10,7 @@ use rusqlite::{Connection, MAIN_DB};
 use super::connection::{self, May, OpenError};
 use super::entries::{check_integrity, check_rows};
 use super::failure::Finding;
-use super::worker::{At, Fault, Worker};
+use super::worker::{At, Fault, Pulsing, Worker};
 use crate::evidence::Kind;
 
 /// Pages that are copied in one step.
@@ -30,6 +30,8 @@ impl Worker {
             if self.shared.stopping() {
                 return Ok(());
             }
+            // Each step is a call of its own: a large copy takes long, and hangs nowhere.
+            self.pulse(Pulsing::Enter);
             match backup.step(PAGES).at(STEP)? {
                 StepResult::Done => {
                     drop(backup);
