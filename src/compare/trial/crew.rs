@@ -12,7 +12,7 @@ use walbanger_fuse::Report;
 use super::chaos::{Act, Done, Schedule};
 use super::graves::Graves;
 use super::heard::{Clock, Heard, Outcome};
-use super::member::{Doom, LastWord, Member};
+use super::member::{Doom, GRACE, LastWord, Member};
 use super::power::PowerDone;
 use super::{Place, Trial, crash};
 use crate::bang::{Settings, Synchronous};
@@ -26,9 +26,6 @@ use crate::judge::{Request, Verdict};
 use crate::stop::Stop;
 use views::Views;
 
-/// How long replicas may take to end when they were asked to: longer than the longest wait inside
-/// SQLite, which is about ten seconds.
-const GRACE: Duration = Duration::from_secs(30);
 /// How often the mount is looked after.
 const TICK: Duration = Duration::from_millis(100);
 /// A life shorter than this is not begun.
@@ -175,17 +172,18 @@ impl<'a> Crew<'a> {
             [] => &self.place.volume,
             views => &views[config.view(index, views.len())],
         };
-        let duration = if member.is_reborn() { left } else { config.duration };
+        let time = if member.is_reborn() { left } else { config.duration };
         let settings = Settings {
             replica: member.name.clone(),
-            duration: Some(duration),
+            duration: Some(time),
             ..self.settings.clone()
         };
         let command = config.launcher.command(view, &settings, &member.container);
         let command = command.map_err(CompareError::io(view))?;
         let [history, log] = member.files(&self.place.results);
         let process = Replica::start(command, index, &history, log, self.news.0.clone())?;
-        self.members[index].process = Some(process);
+        let member = &mut self.members[index];
+        (member.process, member.time) = (Some(process), time);
         Ok(())
     }
 
@@ -220,7 +218,8 @@ impl<'a> Crew<'a> {
     }
 
     fn kill_on_purpose(&mut self, index: usize) -> Result<(), CompareError> {
-        if self.members[index].doom != Some(Doom::Killed) && self.blow(index, Blow::Kill)? {
+        let doomed = matches!(self.members[index].doom, Some(Doom::Killed | Doom::Overdue));
+        if !doomed && self.blow(index, Blow::Kill)? {
             self.members[index].doom = Some(Doom::Killed);
             self.done.kills += 1;
         }
@@ -280,7 +279,7 @@ impl<'a> Crew<'a> {
     fn hello(&mut self, index: usize, header: &Header) {
         let member = &mut self.members[index];
         member.start_us = header.start_us;
-        member.merged = Some(self.heard.hello(header));
+        member.begin(self.age, self.heard.hello(header));
     }
 
     fn event(&mut self, index: usize, event: &Event) {
@@ -406,20 +405,12 @@ impl<'a> Crew<'a> {
         self.looked = now;
         for index in 0..self.members.len() {
             let member = &self.members[index];
-            if member.still.is_some_and(|until| until <= self.age) {
+            let restarted = matches!(member.doom, Some(Doom::Restarted(by)) if by <= self.age);
+            if member.is_overdue(self.age, self.asked_to_stop) || restarted {
+                self.end_by_force(index);
+            } else if member.still.is_some_and(|until| until <= self.age) {
                 self.wake(index)?;
-            } else if matches!(member.doom, Some(Doom::Restarted(by)) if by <= self.age) {
-                self.end_by_force(index);
             }
-        }
-        let over = self.place.config.duration + GRACE;
-        let limit = self.asked_to_stop.map_or(over, |asked| over.min(asked + GRACE));
-        if self.age >= limit && !self.killed {
-            for index in 0..self.members.len() {
-                self.end_by_force(index);
-            }
-            self.killed = true;
-            self.asked_to_stop = Some(self.age);
         }
         Ok(())
     }
@@ -429,7 +420,7 @@ impl<'a> Crew<'a> {
     fn end_by_force(&mut self, index: usize) {
         let at = self.since(index);
         let member = &mut self.members[index];
-        if member.ended {
+        if !member.is_running() {
             return;
         }
         self.killed = true;

@@ -9,6 +9,9 @@ use crate::ids::{ReplicaName, Seed};
 use crate::merge::ReplicaIndex;
 use crate::rng::mix;
 
+/// How long replicas may take to end when they were asked to: longer than the longest wait inside
+/// SQLite, which is about ten seconds.
+pub(super) const GRACE: Duration = Duration::from_secs(30);
 /// Replicas start within this time, at moments that follow from the seed.
 const STAGGER_MS: u64 = 100;
 /// A crowd takes longer: so long for each.
@@ -28,6 +31,10 @@ pub(super) struct Member {
     pub due: Instant,
     /// Its process, once it was started.
     pub process: Option<Replica>,
+    /// How long it is to work, by its own clock, which begins when it says hello.
+    pub time: Duration,
+    /// The age of the crew at which its time is over: that of the trial until it has said hello.
+    pub over: Duration,
     /// Whether it needs no more care.
     pub ended: bool,
     /// When it started, on the machine's monotonic clock, in microseconds.
@@ -81,6 +88,8 @@ impl Member {
             name: ReplicaName::tidy(&name),
             due,
             process: None,
+            time: place.config.duration,
+            over: place.config.duration,
             ended: false,
             start_us: 0,
             merged: None,
@@ -105,6 +114,18 @@ impl Member {
         self.is_running() && self.doom.is_none()
     }
 
+    /// It has said hello at this age of the crew: its time begins.
+    pub(super) fn begin(&mut self, age: Duration, merged: ReplicaIndex) {
+        self.over = age + self.time;
+        self.merged = Some(merged);
+    }
+
+    /// Whether it should have ended by this age of the crew, which was told to end at another.
+    pub(super) fn is_overdue(&self, age: Duration, asked_to_stop: Option<Duration>) -> bool {
+        let over = asked_to_stop.map_or(self.over, |asked| self.over.min(asked));
+        self.doom != Some(Doom::Overdue) && age >= over + GRACE
+    }
+
     /// Its history and its messages, in the directory of the results.
     pub(super) fn files(&self, results: &std::path::Path) -> [PathBuf; 2] {
         ["jsonl", "log"].map(|ending| results.join(format!("replica-{}.{ending}", self.name)))
@@ -118,4 +139,39 @@ pub(super) enum LastWord {
     Crash,
     /// What it has done.
     Totals,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::merge::{Merger, Scope};
+
+    #[test]
+    fn the_time_of_a_replica_begins_when_it_says_hello() {
+        let seconds = Duration::from_secs;
+        let mut member = Member {
+            number: 1,
+            life: 0,
+            name: ReplicaName::tidy("1"),
+            container: String::new(),
+            due: Instant::now(),
+            process: None,
+            time: seconds(10),
+            over: seconds(10),
+            ended: false,
+            start_us: 0,
+            merged: None,
+            last_word: None,
+            doom: None,
+            still: None,
+        };
+        assert!(!member.is_overdue(seconds(39), None) && member.is_overdue(seconds(40), None));
+        let merged = Merger::new(Scope::Replicas).replica(member.name.clone(), 0);
+        member.begin(seconds(35), merged);
+        assert!(!member.is_overdue(seconds(74), None) && member.is_overdue(seconds(75), None));
+        assert!(member.is_overdue(seconds(75), Some(seconds(60))));
+        assert!(member.is_overdue(seconds(70), Some(seconds(40))), "it was told to end");
+        member.doom = Some(Doom::Overdue);
+        assert!(!member.is_overdue(seconds(80), None), "once is enough");
+    }
 }
