@@ -52,9 +52,11 @@ pub(super) struct Judgement {
 /// consequences come with a power cut only.
 #[must_use]
 pub(super) fn needs_power_cut(plan: &Plan) -> bool {
-    let lies = |rule: &&walbanger_fuse::Rule| rule.action.is_violating();
-    let mut lying = plan.rules.iter().filter(lies).peekable();
-    lying.peek().is_some() && lying.all(|rule| rule.target == Target::Fsync)
+    let lying = plan.rules.iter().filter(|rule| rule.action.is_violating());
+    let rules = lying.map(|rule| rule.target.guarantee());
+    let quirks = plan.quirks.iter().filter_map(walbanger_fuse::Quirk::guarantee);
+    let mut broken = rules.chain(quirks).peekable();
+    broken.peek().is_some() && broken.all(|guarantee| guarantee == Guarantee::FsyncDurable)
 }
 
 /// Whether another pair of trials can change nothing any more.
@@ -394,6 +396,24 @@ pub(super) mod tests {
             side.for_each(|trial| trial.commits = 0);
             assert_eq!(because(&idle) == little, arm == ArmName::Clean, "{arm} idle");
         }
+    }
+
+    #[test]
+    fn a_plan_is_blind_without_a_power_cut_if_it_lies_about_fsync_and_does_nothing_else() {
+        let needs = |rules: &[Target], quirks: &[&str]| {
+            let rules = rules.iter().flat_map(|target| plan(*target).rules).collect();
+            let quirk = |text: &&str| {
+                let (axis, value) = text.split_once('=').unwrap();
+                walbanger_fuse::Quirk::parse(axis, value).unwrap()
+            };
+            let quirks = quirks.iter().map(quirk).collect();
+            needs_power_cut(&Plan { seed: 1, rules, quirks })
+        };
+        assert!(needs(&[Target::Fsync], &[]) && needs(&[], &["fsync=no-op"]));
+        assert!(needs(&[Target::Fsync], &["fsync=no-op,file=wal", "lock-scope=volume"]));
+        assert!(!needs(&[], &[]) && !needs(&[Target::Lock], &["fsync=no-op"]));
+        assert!(!needs(&[Target::Fsync], &["lock-scope=view"]));
+        assert!(!needs(&[], &["fsync=no-op", "fsync=EIO,view=2"]));
     }
 
     #[test]

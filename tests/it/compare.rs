@@ -89,7 +89,7 @@ fn a_delay_is_no_evidence() {
 #[test]
 fn a_dropped_fsync_is_not_called_harmless() {
     let Some(rig) = Rig::new() else { return };
-    for fault in ["--drop-fsync", "--reorder-fsync"] {
+    for fault in ["--drop-fsync", "--reorder-fsync", "--fsync=no-op"] {
         let output = rig.compare(&[fault, "--duration=1s"]).output().unwrap();
         assert_eq!(output.status.code(), Some(4), "{output:?}");
         let text = stdout(&output).join("\n");
