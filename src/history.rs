@@ -24,7 +24,7 @@ pub use writer::Writer;
 
 pub(crate) use marks::Marks;
 pub(crate) use reader::{LONGEST_LINE, TOO_LONG};
-pub(crate) use rotated::Rotated;
+pub(crate) use rotated::{Rotated, parts};
 
 /// The name and version of a document's format.
 #[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]

@@ -143,14 +143,25 @@ impl Rotated {
     }
 }
 
+/// The files of a history of which this one is the newest, the oldest first.
+pub(crate) fn parts(path: &Path) -> Vec<PathBuf> {
+    let older = (1..).map(|number| aside(path, number)).take_while(|part| part.exists());
+    let mut parts: Vec<_> = [path.to_owned()].into_iter().chain(older).collect();
+    parts.reverse();
+    parts
+}
+
 /// Gives each file that was put aside the next name, and this one the first.
 fn shift(path: &Path, keep: u32) -> io::Result<()> {
-    let aside = |number: u32| path.with_extension(format!("{number}.jsonl"));
     for number in (1..keep).rev() {
         // A file that is not there yet has no name to give up.
-        let _ = fs::rename(aside(number), aside(number + 1));
+        let _ = fs::rename(aside(path, number), aside(path, number + 1));
     }
-    if keep > 0 { fs::rename(path, aside(1)) } else { Ok(()) }
+    if keep > 0 { fs::rename(path, aside(path, 1)) } else { Ok(()) }
+}
+
+fn aside(path: &Path, number: u32) -> PathBuf {
+    path.with_extension(format!("{number}.jsonl"))
 }
 
 /// The same error once more.

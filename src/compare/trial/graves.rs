@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::fs;
 use std::path::PathBuf;
 
+use crate::history::parts;
+
 /// The most bytes of histories of the dead.
 const BYTES: u64 = 512 << 20;
 /// The most of their files: a directory with more is slow to look at.
@@ -17,14 +19,14 @@ pub(super) struct Graves {
 }
 
 impl Graves {
-    /// Takes the files of one more. What is empty is removed at once, and the oldest when there
-    /// are too many.
+    /// Takes the history of one more, with all its parts, and its messages. What is empty is removed
+    /// at once, and the oldest when there are too many.
     pub(super) fn add(&mut self, files: [PathBuf; 2]) {
         self.add_within(files, BYTES, FILES);
     }
 
-    fn add_within(&mut self, files: [PathBuf; 2], bytes: u64, most: usize) {
-        for file in files {
+    fn add_within(&mut self, [history, log]: [PathBuf; 2], bytes: u64, most: usize) {
+        for file in parts(&history).into_iter().chain([log]) {
             let length = file.metadata().map_or(0, |metadata| metadata.len());
             self.bytes += length;
             self.files.push_back((file, length));
@@ -79,5 +81,11 @@ mod tests {
         graves.add_within(files(10), 350, 2);
         assert_eq!(left(), ["09.jsonl", "10.jsonl"]);
         assert_eq!(graves.bytes, 110);
+        for part in ["11.2.jsonl", "11.1.jsonl", "11.jsonl"] {
+            fs::write(directory.path().join(part), [7; 100]).unwrap();
+        }
+        graves.add_within(files(11), 250, 100);
+        assert_eq!(left(), ["11.1.jsonl", "11.jsonl"], "of one history the oldest parts go first");
+        assert_eq!(graves.bytes, 200);
     }
 }
