@@ -237,6 +237,10 @@ impl<'a> Stage<'a> {
             Ok(trial)
         });
         fs::remove_dir_all(&volume).map_err(CompareError::io(&volume))?;
+        if self.config.out.is_none() {
+            // Nobody can look at it later, and many trials would fill TMPDIR.
+            fs::remove_dir_all(&results).map_err(CompareError::io(&results))?;
+        }
         result
     }
 
