@@ -56,23 +56,15 @@ impl Report {
     pub fn exit(&self) -> Exit {
         match &self.stop {
             Stop::Signal(signal) => Exit::Signal(*signal),
+            Stop::Internal(_) => Exit::Internal,
+            // Whatever ended it afterwards.
+            _ if self.totals.evidence > 0 => Exit::Evidence,
             Stop::DiskFull(_) | Stop::Machine(_) | Stop::Output(_) | Stop::History(_) => {
                 Exit::Unable
             }
-            Stop::Internal(_) => Exit::Internal,
-            Stop::Replaced if self.totals.evidence == 0 => Exit::Usage,
-            Stop::Replaced => Exit::Evidence,
-            Stop::Duration | Stop::StdinClosed | Stop::NobodyListens => {
-                if self.totals.evidence > 0 {
-                    Exit::Evidence
-                } else if self.stop == Stop::NobodyListens {
-                    Exit::Clean
-                } else if self.totals.commits == 0 {
-                    Exit::Inconclusive
-                } else {
-                    Exit::Clean
-                }
-            }
+            Stop::Replaced => Exit::Usage,
+            Stop::Duration | Stop::StdinClosed if self.totals.commits == 0 => Exit::Inconclusive,
+            Stop::Duration | Stop::StdinClosed | Stop::NobodyListens => Exit::Clean,
         }
     }
 
@@ -149,5 +141,45 @@ impl Report {
             Stop::History(_) => "history",
             Stop::Internal(_) => "internal",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::Seed;
+
+    #[test]
+    fn evidence_counts_whatever_ended_the_run_afterwards() {
+        let exit = |stop: Stop, commits, evidence| {
+            let header = Header {
+                head: Head::new("x", "run", Seed(1)),
+                replica: ReplicaName::tidy("a"),
+                pid: 1,
+                host: String::new(),
+                boot: String::new(),
+                start_us: 0,
+                start_unix_us: 0,
+                birth: None,
+                settings: Value::Null,
+            };
+            let totals = Totals { commits, evidence, ..Totals::default() };
+            Report { header, totals, evidence: Vec::new(), counts: Counts::default(), stop }.exit()
+        };
+        let why = || "full".to_owned();
+        for (stop, without) in [
+            (Stop::DiskFull(why()), Exit::Unable),
+            (Stop::Machine(why()), Exit::Unable),
+            (Stop::History(why()), Exit::Unable),
+            (Stop::Output(why()), Exit::Unable),
+            (Stop::Replaced, Exit::Usage),
+            (Stop::NobodyListens, Exit::Clean),
+            (Stop::Duration, Exit::Inconclusive),
+            (Stop::StdinClosed, Exit::Inconclusive),
+        ] {
+            assert_eq!((exit(stop.clone(), 0, 0), exit(stop, 0, 1)), (without, Exit::Evidence));
+        }
+        assert_eq!(exit(Stop::Duration, 1, 0), Exit::Clean);
+        assert_eq!(exit(Stop::Internal(why()), 1, 1), Exit::Internal);
     }
 }

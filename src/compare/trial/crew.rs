@@ -351,7 +351,8 @@ impl<'a> Crew<'a> {
                 // With the mount gone every replica fails; the mount is the reason.
                 self.check_mount()?;
                 self.views.check()?;
-                if self.asked_to_stop.is_none() {
+                // What was found before counts.
+                if self.asked_to_stop.is_none() && !self.witnessed {
                     return Err(CompareError::Replica(name, why));
                 }
                 self.heard.notes.push(format!("replica {name} ended badly: {why}"));
