@@ -121,13 +121,6 @@ pub(super) fn execute(args: &ProbeArgs) -> anyhow::Result<Exit> {
     let verdict = judge(&measured.findings, &rows);
     let quirks = probe::quirks(&measured.findings);
     let nearest = probe::nearest(&quirks, &Profile::all());
-    if let Some(file) = &args.write_profile {
-        let title = format!("{} and {}", measured.a.directory, measured.b.directory);
-        let text = probe::profile(file, &title, &quirks, &verdict);
-        std::fs::write(file, text).with_context(|| {
-            format!("{}: the profile cannot be written; name another file", file.display())
-        })?;
-    }
     if args.json {
         let document = Document {
             // Nothing here is left to chance.
@@ -146,6 +139,14 @@ pub(super) fn execute(args: &ProbeArgs) -> anyhow::Result<Exit> {
     } else {
         let told = describe(&measured, &rows, &verdict) + &liken(&quirks, nearest.as_ref());
         output::line(&told)?;
+    }
+    // What was measured has been told by now, whatever becomes of the file.
+    if let Some(file) = &args.write_profile {
+        let title = format!("{} and {}", measured.a.directory, measured.b.directory);
+        let text = probe::profile(file, &title, &quirks, &verdict);
+        std::fs::write(file, text).with_context(|| {
+            format!("{}: the profile cannot be written; name another file", file.display())
+        })?;
     }
     Ok(verdict.exit())
 }

@@ -33,6 +33,7 @@ pub fn quirks(findings: &Findings) -> Vec<Quirk> {
         flags.of_side(side, findings.side(side));
         // The side that looks is the one that believes.
         flags.of_way(side, findings.way(side.other()), findings.way(side));
+        flags.of_unlink(side, findings.side(side), findings.way(side));
     }
     flags.quirks()
 }
@@ -71,13 +72,14 @@ pub fn profile(file: &Path, title: &str, quirks: &[Quirk], verdict: &Verdict) ->
     );
     let refused = verdict.wal_broken.first() == Some(&walbanger_fuse::Guarantee::MappingSupported)
         && verdict.wal_broken.len() == 1;
-    for (mode, safe, refused) in
-        [("wal", verdict.wal_safe, refused), ("rollback", verdict.rollback_safe, false)]
-    {
-        let outcome = match safe {
-            Some(false) if refused => "refuses",
-            Some(false) => "breaks",
-            _ => "safe",
+    // Of one mode alone nothing can be foretold, and what is not known is not safe.
+    let known = verdict.wal_safe.zip(verdict.rollback_safe);
+    let modes = known.map(|(wal, rollback)| [("wal", wal, refused), ("rollback", rollback, false)]);
+    for (mode, safe, refused) in modes.into_iter().flatten() {
+        let outcome = match (safe, refused) {
+            (false, true) => "refuses",
+            (false, false) => "breaks",
+            (true, _) => "safe",
         };
         let _ = write!(
             text,
@@ -181,10 +183,6 @@ impl Flags {
             Some(InodeVerdict::OverTime) => self.add(side, "inode", "every=1s"),
             Some(InodeVerdict::Stable) | None => {}
         }
-        self.errno(side, "unlink", &found.unlink, "");
-        if found.unlinked == Some(Unlinked::Renamed) {
-            self.add(side, "unlink", "silly-rename");
-        }
         self.errno(side, "fsync", &found.fsync, "");
         self.errno(side, "read", &found.read, "");
         if found.short_reads > 0 {
@@ -231,9 +229,6 @@ impl Flags {
                 self.add(side, axis, lifetime(seen));
             }
         }
-        if let Some(Unlinked::Failed(libc::ESTALE)) = acts.unlinked {
-            self.add(side, "unlink", "stale");
-        }
         self.errno(side, "truncate", &looks.truncate, "");
         let blocks = acts.blocks;
         for (count, fate) in
@@ -242,6 +237,17 @@ impl Flags {
             if count > 0 && looks.write_to_read.stale == 0 {
                 self.add(side, "write", fate);
             }
+        }
+    }
+
+    /// A view has one of these: the one that explains most.
+    fn of_unlink(&mut self, side: SideName, found: &OneSide, acts: &OneWay) {
+        if found.unlinked == Some(Unlinked::Renamed) {
+            self.add(side, "unlink", "silly-rename");
+        } else if acts.unlinked == Some(Unlinked::Failed(libc::ESTALE)) {
+            self.add(side, "unlink", "stale");
+        } else {
+            self.errno(side, "unlink", &found.unlink, "");
         }
     }
 }
@@ -314,6 +320,38 @@ mod tests {
             way.entry_removed = stale(Some(0.02));
         }
         assert_eq!(said(&findings), ["--shared-memory=lazy=5ms", "--entry-cache=20ms"]);
+    }
+
+    #[test]
+    fn a_side_has_one_unlink_the_one_that_explains_most() {
+        let mut findings = Findings::default();
+        let failed = [(libc::EACCES, 20)].into_iter().collect();
+        findings.a.unlink = Calls { calls: 20, errnos: failed };
+        assert_eq!(said(&findings), ["--unlink=EACCES,view=1"]);
+        findings.a_to_b.unlinked = Some(Unlinked::Failed(libc::ESTALE));
+        assert_eq!(said(&findings), ["--unlink=stale,view=1"]);
+        findings.a.unlinked = Some(Unlinked::Renamed);
+        assert_eq!(said(&findings), ["--unlink=silly-rename,view=1"]);
+    }
+
+    #[test]
+    fn what_is_not_known_is_not_foretold() {
+        let text = |wal_safe, rollback_safe| {
+            let verdict = Verdict {
+                wal_safe,
+                rollback_safe,
+                because: String::new(),
+                wal_broken: Vec::new(),
+                rollback_broken: Vec::new(),
+            };
+            profile(Path::new("x.toml"), "a title", &[], &verdict)
+        };
+        let both = text(Some(false), Some(true));
+        assert!(both.contains("[expect.wal]\noutcome = \"breaks\""), "{both}");
+        assert!(both.contains("[expect.rollback]\noutcome = \"safe\""), "{both}");
+        for unknown in [text(None, Some(true)), text(Some(true), None), text(None, None)] {
+            assert!(!unknown.contains("expect"), "{unknown}");
+        }
     }
 
     #[test]

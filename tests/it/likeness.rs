@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use crate::rig::Rig;
-use crate::util::{stdout, walbanger};
+use crate::util::{stderr, stdout, walbanger};
 
 /// Probes two views that are mounted with these flags.
 fn probed(flags: &[&str], more: &[&str]) -> Option<(Rig, Value)> {
@@ -58,8 +58,11 @@ fn a_profile_is_found_again_and_can_be_kept() {
 #[test]
 fn a_healthy_volume_is_like_a_named_one() {
     let Some(rig) = Rig::new() else { return };
-    let output =
-        walbanger().arg("probe").args([rig.path("volume"), rig.path("volume")]).output().unwrap();
+    let mut probe = walbanger();
+    probe.arg("probe").args([rig.path("volume"), rig.path("volume")]);
+    // What was measured is told, whatever becomes of its file.
+    let output = probe.arg("--write-profile").arg(rig.path("none/x.toml")).output().unwrap();
+    assert_eq!((output.status.code(), stderr(&output).len()), (Some(2), 1), "{output:?}");
     let told = stdout(&output);
     let nearest = told.iter().find(|line| line.starts_with("Nearest profile: ")).unwrap();
     assert!(nearest.contains("named-volume"), "{nearest}");
