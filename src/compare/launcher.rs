@@ -154,8 +154,8 @@ impl Launcher {
     /// Ends a replica that did not end by itself.
     pub fn kill(&self, name: &str) {
         if let Self::Docker(_) = self {
-            // It may have ended in the meantime.
-            let _ = Command::new("docker").args(["kill", name]).output();
+            // It may have ended in the meantime, or may be made and not started yet.
+            let _ = Command::new("docker").args(["rm", "--force", name]).output();
         }
     }
 }
