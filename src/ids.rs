@@ -89,6 +89,13 @@ impl ReplicaName {
         if tidied.is_empty() { Self("replica".to_owned()) } else { Self(tidied) }
     }
 
+    /// Whether the file of its history would have the name of a part of another replica's.
+    #[must_use]
+    pub fn is_like_a_part(&self) -> bool {
+        let end = self.0.rsplit_once('.').map(|(_, end)| end);
+        end.is_some_and(|end| !end.is_empty() && end.bytes().all(|byte| byte.is_ascii_digit()))
+    }
+
     /// The name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -134,6 +141,13 @@ mod tests {
             assert!(ReplicaName::new(bad).is_err(), "{bad:?}");
         }
         assert_eq!(ReplicaName::new("host-1.a_b").unwrap().as_str(), "host-1.a_b");
+    }
+
+    #[test]
+    fn a_name_that_ends_like_a_part_of_a_history_is_known() {
+        let like = |name: &str| ReplicaName::new(name).unwrap().is_like_a_part();
+        assert!(like("a.1") && like("a.b.27"));
+        assert!(!like("a") && !like("a.b") && !like("a.1b") && !like("a-1") && !like("a."));
     }
 
     #[test]

@@ -105,6 +105,9 @@ static STDERR_FD: AtomicI32 = AtomicI32::new(2);
 pub fn run(mut settings: Settings, session: &Session) -> Result<Report, BangError> {
     settings.check()?;
     if let Some(directory) = &session.history {
+        if settings.replica.is_like_a_part() {
+            return Err(BadSettings::Replica(settings.replica).into());
+        }
         place::directory_to_be(directory)?;
         let database = place::file(&settings.path);
         off_the_volume(directory, database.parent().unwrap_or(settings.directory()))?;

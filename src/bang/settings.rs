@@ -173,6 +173,9 @@ pub struct Settings {
 /// The most workers of one replica.
 pub const MOST_WORKERS: u32 = 256;
 
+/// The longest time; of longer ones sums overflow.
+const LONGEST: Duration = Duration::from_secs(100 * 366 * 24 * 60 * 60);
+
 /// A setting that cannot be.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum BadSettings {
@@ -182,6 +185,9 @@ pub enum BadSettings {
     /// A page size that SQLite does not have.
     #[error("a page of {0} bytes: not a power of two between 512 and 65536")]
     PageSize(u32),
+    /// A time that no clock can be asked for.
+    #[error("--{0} of more than a hundred years: give a shorter one")]
+    TooLong(&'static str),
     /// A run of no time.
     #[error("a duration of 0: nothing could be done")]
     Duration,
@@ -195,6 +201,12 @@ pub enum BadSettings {
         "locking mode exclusive with {0} workers: one would keep out the others; give --workers=1"
     )]
     Exclusive(u32),
+    /// Its history could not be told from a part of another one.
+    #[error(
+        "--replica={0}: its history would have the name of a part of another replica's; give a name \
+         that does not end in a point and a number"
+    )]
+    Replica(ReplicaName),
     /// The path names no file.
     #[error("{0}: not the name of a file")]
     Path(PathBuf),
@@ -233,6 +245,12 @@ impl Settings {
         }
         if !self.page_size.is_power_of_two() || !(512..=65536).contains(&self.page_size) {
             return Err(BadSettings::PageSize(self.page_size));
+        }
+        let duration = self.duration.unwrap_or_default();
+        for (flag, time) in [("duration", duration), ("busy-timeout", self.busy_timeout)] {
+            if time > LONGEST {
+                return Err(BadSettings::TooLong(flag));
+            }
         }
         if self.duration == Some(Duration::ZERO) {
             return Err(BadSettings::Duration);
@@ -312,6 +330,10 @@ mod tests {
         assert_eq!(bad.check(), Err(BadSettings::PageSize(1000)));
         let bad = Settings { duration: Some(Duration::ZERO), ..good.clone() };
         assert_eq!(bad.check(), Err(BadSettings::Duration));
+        let bad = Settings { duration: Some(Duration::MAX), ..good.clone() };
+        assert_eq!(bad.check(), Err(BadSettings::TooLong("duration")));
+        let bad = Settings { busy_timeout: 2 * LONGEST, ..good.clone() };
+        assert_eq!(bad.check(), Err(BadSettings::TooLong("busy-timeout")));
         let bad = Settings { path: "/".into(), ..good };
         assert_eq!(bad.check(), Err(BadSettings::Path("/".into())));
     }

@@ -56,6 +56,17 @@ fn sidecar_files_of_somebody_elses_missing_database_are_never_touched() {
 }
 
 #[test]
+fn a_name_whose_history_would_be_a_part_of_another_and_times_without_end_are_refused() {
+    let (place, results) = (Place::new(), Place::new());
+    let named = format!("--duration 100ms --replica a.1 --out {}", results.path().display());
+    assert_refused(&place.run(&named), "part of another replica's");
+    for flag in ["--duration", "--busy-timeout"] {
+        assert_refused(&place.run(&format!("{flag} 300000000000years")), "a hundred years");
+    }
+    assert_eq!(place.path().read_dir().unwrap().count(), 0, "nothing was made");
+}
+
+#[test]
 fn paths_that_are_no_files_are_refused() {
     let place = Place::new();
     let run = |path: &Path| walbanger().arg("run").arg(path).output().unwrap();
