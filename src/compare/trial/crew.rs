@@ -145,7 +145,7 @@ impl<'a> Crew<'a> {
         let due = waiting.map(|member| member.due.saturating_duration_since(now)).min();
         let act = self.schedule.next().map(|at| at.saturating_sub(self.age));
         let wake = self.members.iter().filter_map(|member| member.still).min();
-        let wake = wake.map(|at| at.saturating_sub(self.age));
+        let wake = wake.map(|at| at.saturating_duration_since(now));
         [due, act, wake].into_iter().flatten().min().unwrap_or(TICK).min(TICK)
     }
 
@@ -201,7 +201,7 @@ impl<'a> Crew<'a> {
                 Act::Kill => self.kill_on_purpose(index)?,
                 Act::Stop(time) => {
                     if self.blow(index, Blow::Stop)? {
-                        self.members[index].still = Some(self.age + time);
+                        self.members[index].still = Some(Instant::now() + time);
                         self.done.stops += 1;
                     }
                 }
@@ -409,7 +409,7 @@ impl<'a> Crew<'a> {
             let restarted = matches!(member.doom, Some(Doom::Restarted(by)) if by <= self.age);
             if member.is_overdue(self.age, self.asked_to_stop) || restarted {
                 self.end_by_force(index);
-            } else if member.still.is_some_and(|until| until <= self.age) {
+            } else if member.still.is_some_and(|until| until <= now) {
                 self.wake(index)?;
             }
         }

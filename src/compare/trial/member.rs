@@ -45,8 +45,8 @@ pub(super) struct Member {
     pub last_word: Option<LastWord>,
     /// Why it ends before its time, if it does.
     pub doom: Option<Doom>,
-    /// Until which age of the crew it stands still.
-    pub still: Option<Duration>,
+    /// Until when it stands still: by the clock, as it was asked for.
+    pub still: Option<Instant>,
 }
 
 /// Why a replica ends before its time.
