@@ -231,6 +231,9 @@ mod tests {
         let names =
             ["replica-a.jsonl", "replica-a.1.jsonl", "replica-a.2.jsonl", "replica-a.3.jsonl"];
         assert_eq!(names.map(read), ["4\n", "3\n", "2\n", "1\n"]);
+        let mut found = parts(&directory.path().join("replica-a.jsonl"));
+        found.reverse();
+        assert_eq!(found, names.map(|name| directory.path().join(name)));
     }
 
     #[test]

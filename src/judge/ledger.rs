@@ -308,6 +308,19 @@ mod tests {
     }
 
     #[test]
+    fn of_a_replica_that_was_cut_short_anything_more_may_be_there() {
+        let mut ledger = ledger_of(&[1]);
+        let (cut, other) = (ReplicaName::tidy("a"), ReplicaName::tidy("b"));
+        let entry = ledger.replica(&other);
+        ledger.worker(entry, &mark(0, 9, 0));
+        let entry = ledger.replica(&cut);
+        ledger.cut(entry);
+        let request = ledger.request(2.5);
+        let forgotten = request.workers.iter().map(|claim| claim.track.forgotten);
+        assert_eq!((forgotten.collect::<Vec<_>>(), request.at), (vec![true, false], 2.5));
+    }
+
+    #[test]
     fn where_nothing_was_promised_nothing_is_lost_and_nothing_is_a_phantom() {
         let [claim] = <[_; 1]>::try_from(ledger_of(&[3]).request_unpromised(0.0).workers).unwrap();
         for n in 0..9 {
