@@ -30,8 +30,5 @@ pub(super) fn is_sound(database: &Path) -> Option<bool> {
     let _ = child.kill();
     let output = child.wait_with_output().ok()?;
     let verdict: Verdict = serde_json::from_slice(&output.stdout).ok()?;
-    match verdict.unable {
-        Some(_) if verdict.evidence.is_empty() => None,
-        _ => Some(verdict.evidence.is_empty()),
-    }
+    Some(verdict.or_unable(database).ok()?.evidence.is_empty())
 }

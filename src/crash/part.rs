@@ -12,7 +12,7 @@ use super::stand::Stand;
 use super::states::States;
 use super::{Broken, Counts, CrashStatesError, Part, Place, Said, Wanted};
 use crate::evidence::{Evidence, Kind};
-use crate::judge::{JudgeError, judge};
+use crate::judge::judge;
 use crate::output::Unwritten;
 use crate::place;
 
@@ -154,18 +154,13 @@ impl Work<'_> {
         if acks.promise == Promise::Consistent && !database.exists() {
             return Ok(Vec::new());
         }
-        let verdict = judge(&database, &acks.request(at));
+        let mut verdict = judge(&database, &acks.request(at));
         self.stand.was_read();
         let promised = |evidence: &Evidence| {
             acks.promise == Promise::Durable || evidence.kind != Kind::LostCommit
         };
-        let evidence: Vec<_> = verdict.evidence.into_iter().filter(promised).collect();
-        match verdict.unable {
-            Some(what) if evidence.is_empty() => {
-                Err(JudgeError::Unable(format!("{}: {what}", database.display())).into())
-            }
-            _ => Ok(evidence),
-        }
+        verdict.evidence.retain(promised);
+        Ok(verdict.or_unable(&database)?.evidence)
     }
 }
 

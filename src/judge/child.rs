@@ -36,12 +36,7 @@ pub fn by_child(database: &Path, request: &Request) -> Result<Verdict, JudgeErro
     let question = serde_json::to_vec(request).map_err(io::Error::from)?;
     let (asked, output) = ask(database, &question)?;
     if let Ok(verdict) = serde_json::from_slice::<Verdict>(&output.stdout) {
-        return match verdict.unable {
-            Some(what) if verdict.evidence.is_empty() => {
-                Err(JudgeError::Unable(format!("{}: {what}", database.display())))
-            }
-            _ => Ok(verdict),
-        };
+        return verdict.or_unable(database);
     }
     if output.status.signal().is_some_and(sys::is_fault) {
         // Killed by the file it read: that is a verdict, too.
@@ -49,6 +44,18 @@ pub fn by_child(database: &Path, request: &Request) -> Result<Verdict, JudgeErro
     }
     let why = asked.err().map_or_else(|| output.status.to_string(), |error| error.to_string());
     Err(JudgeError::Failed(why))
+}
+
+impl Verdict {
+    /// The verdict on this database; if nothing was found, and not everything could be looked at, why.
+    pub(crate) fn or_unable(self, database: &Path) -> Result<Self, JudgeError> {
+        match &self.unable {
+            Some(what) if self.evidence.is_empty() => {
+                Err(JudgeError::Unable(format!("{}: {what}", database.display())))
+            }
+            _ => Ok(self),
+        }
+    }
 }
 
 /// What came of writing the question, and of the child.
@@ -78,6 +85,22 @@ mod tests {
     use super::*;
     use crate::history::Track;
     use crate::ids::WorkerId;
+
+    #[test]
+    fn what_could_not_be_looked_at_leaves_no_verdict_unless_something_was_found() {
+        let database = Path::new("/dev/null/nothing");
+        let found = judge(database, &Request::default());
+        assert!(!found.evidence.is_empty() && found.unable.is_none(), "{found:?}");
+        let sound = Verdict { evidence: Vec::new(), ..found.clone() };
+        let unable = |verdict: &Verdict| {
+            let unable = Some("the disk is full".to_owned());
+            Verdict { unable, ..verdict.clone() }.or_unable(database)
+        };
+        let why = unable(&sound).unwrap_err().to_string();
+        assert!(why.contains("/dev/null/nothing: the disk is full"), "{why}");
+        assert_eq!(unable(&found).unwrap().evidence, found.evidence);
+        assert_eq!(sound.clone().or_unable(database).unwrap(), sound);
+    }
 
     #[test]
     fn a_database_that_kills_its_judge_has_nothing_and_that_is_one_piece_of_evidence() {
