@@ -172,3 +172,19 @@ pub enum Event {
     /// What came after this could not be written: it may have done more.
     Cut,
 }
+
+/// The header of a replica of which a test needs to know no more.
+#[cfg(test)]
+pub(crate) fn header_of(name: &str, boot: &str, start_us: u64) -> Header {
+    Header {
+        head: Head::new(SCHEMA, "run", crate::ids::Seed(1)),
+        replica: ReplicaName::tidy(name),
+        pid: 1,
+        host: String::new(),
+        boot: boot.to_owned(),
+        start_us,
+        start_unix_us: 0,
+        birth: None,
+        settings: serde_json::Value::Null,
+    }
+}

@@ -303,9 +303,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::document::Head;
-    use crate::history::{Sight, State};
-    use crate::ids::Seed;
+    use crate::history::{Sight, State, header_of as header};
 
     fn commit(worker: u32, version: u64, outcome: Outcome) -> Commit {
         let state = State { n: 1, chain: 1 };
@@ -338,20 +336,6 @@ mod tests {
              replica b \
              worker 0 (its commit 1) at 2.000s"
         );
-    }
-
-    fn header(name: &str, boot: &str, start_us: u64) -> Header {
-        Header {
-            head: Head::new("x", "run", Seed(1)),
-            replica: ReplicaName::tidy(name),
-            pid: 1,
-            host: String::new(),
-            boot: boot.to_owned(),
-            start_us,
-            start_unix_us: 0,
-            birth: None,
-            settings: serde_json::Value::Null,
-        }
     }
 
     /// A commit from 1 to 2 s after the start, and one that begins a second later.

@@ -147,22 +147,12 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::Seed;
+    use crate::history::header_of;
 
     #[test]
     fn evidence_counts_whatever_ended_the_run_afterwards() {
         let exit = |stop: Stop, commits, evidence| {
-            let header = Header {
-                head: Head::new("x", "run", Seed(1)),
-                replica: ReplicaName::tidy("a"),
-                pid: 1,
-                host: String::new(),
-                boot: String::new(),
-                start_us: 0,
-                start_unix_us: 0,
-                birth: None,
-                settings: Value::Null,
-            };
+            let header = header_of("a", "", 0);
             let totals = Totals { commits, evidence, ..Totals::default() };
             Report { header, totals, evidence: Vec::new(), counts: Counts::default(), stop }.exit()
         };

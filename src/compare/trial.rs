@@ -114,6 +114,11 @@ pub(super) struct Place<'a> {
 }
 
 impl Place<'_> {
+    /// How the names of its containers begin.
+    fn containers(&self) -> String {
+        format!("{}-{}-{}", self.run, self.arm, self.trial)
+    }
+
     /// Keeps locks, mounts and the open files of these processes, if results are kept and no earlier
     /// moment was.
     fn keep_moment(&self, pids: &[u32]) -> Result<(), CompareError> {

@@ -259,23 +259,8 @@ fn count(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::document::Head;
-    use crate::history::State;
+    use crate::history::{State, header_of};
     use crate::ids::Version;
-
-    fn header(name: &str, pid: u32) -> Header {
-        Header {
-            head: Head::new("x", "run", Seed(1)),
-            replica: ReplicaName::tidy(name),
-            pid,
-            host: String::new(),
-            boot: "boot".to_owned(),
-            start_us: 0,
-            start_unix_us: 0,
-            birth: None,
-            settings: serde_json::Value::Null,
-        }
-    }
 
     fn commit(worker: u32, version: u64, begin: u64, outcome: Made) -> Event {
         let state = State { n: 1, chain: 1 };
@@ -286,8 +271,8 @@ mod tests {
     #[test]
     fn a_stale_read_between_two_replicas_is_found_while_they_run_and_one_within_is_not() {
         let mut heard = Heard::new(false);
-        let [a, b] = [("a", 1), ("b", 2)]
-            .map(|(name, pid)| (ReplicaName::tidy(name), heard.hello(&header(name, pid))));
+        let [a, b] = ["a", "b"]
+            .map(|name| (ReplicaName::tidy(name), heard.hello(&header_of(name, "boot", 0))));
         let newest = commit(0, 9, 10, Made::Ok);
         // A COMMIT that is unknown makes no version twice.
         let late = commit(1, 9, 20, Made::Unknown);

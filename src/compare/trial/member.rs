@@ -65,17 +65,18 @@ impl Member {
     pub(super) fn new(place: &Place<'_>, seed: Seed, number: u32, now: Instant) -> Self {
         let within = STAGGER_MS.max(STAGGER_EACH_MS * u64::from(place.config.replicas));
         let due = now + Duration::from_millis(mix(seed.0, u64::from(number)) % within);
-        Self::born(place, number, 0, due)
+        Self::born(&place.containers(), place.config.duration, number, 0, due)
     }
 
     /// Its next life, some moments after `now`.
     pub(super) fn again(&self, place: &Place<'_>, seed: Seed, now: Instant) -> Self {
         let draw = mix(mix(seed.0, u64::from(self.number)), u64::from(self.life) + 1);
         let due = now + Duration::from_millis(draw % STAGGER_MS);
-        Self::born(place, self.number, self.life + 1, due)
+        let time = place.config.duration;
+        Self::born(&place.containers(), time, self.number, self.life + 1, due)
     }
 
-    fn born(place: &Place<'_>, number: u32, life: u32, due: Instant) -> Self {
+    fn born(containers: &str, time: Duration, number: u32, life: u32, due: Instant) -> Self {
         let name = match life {
             0 => number.to_string(),
             // A point would make its history look like a part of another one.
@@ -84,12 +85,12 @@ impl Member {
         Self {
             number,
             life,
-            container: format!("{}-{}-{}-{name}", place.run, place.arm, place.trial),
+            container: format!("{containers}-{name}"),
             name: ReplicaName::tidy(&name),
             due,
             process: None,
-            time: place.config.duration,
-            over: place.config.duration,
+            time,
+            over: time,
             ended: false,
             start_us: 0,
             merged: None,
@@ -149,22 +150,7 @@ mod tests {
     #[test]
     fn the_time_of_a_replica_begins_when_it_says_hello() {
         let seconds = Duration::from_secs;
-        let mut member = Member {
-            number: 1,
-            life: 0,
-            name: ReplicaName::tidy("1"),
-            container: String::new(),
-            due: Instant::now(),
-            process: None,
-            time: seconds(10),
-            over: seconds(10),
-            ended: false,
-            start_us: 0,
-            merged: None,
-            last_word: None,
-            doom: None,
-            still: None,
-        };
+        let mut member = Member::born("run", seconds(10), 1, 0, Instant::now());
         assert!(!member.is_overdue(seconds(39), None) && member.is_overdue(seconds(40), None));
         let merged = Merger::new(Scope::Replicas).replica(member.name.clone(), 0);
         member.begin(seconds(35), merged);
