@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::CheckError;
-use super::files::Parts;
+use super::files::{Parts, age};
 use super::follow::{carries_on, follow, went_back};
 use crate::evidence::{Evidence, Kind};
 use crate::history::{Commit, Event, Header, Outcome, Totals, WorkerMark};
@@ -304,8 +304,8 @@ impl Stream {
 
     /// Whether the newest file that is left of it bears the number of one put aside.
     fn is_put_aside(&self) -> bool {
-        let name = format!("replica-{}.jsonl", self.history.replica);
-        self.history.files.last().is_some_and(|file| !file.ends_with(name))
+        let newest = self.history.files.last();
+        newest.is_some_and(|file| age(file, self.parts.header()) != Some(0))
     }
 
     fn commit(&mut self, world: &mut World, commit: &Commit, zero: u64) -> Result<(), CheckError> {
