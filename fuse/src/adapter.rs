@@ -312,15 +312,7 @@ impl fuser::Filesystem for Adapter {
             (Call::Fsync, SyncKind::Everything)
         };
         match self.file_to_sync(handle.0, kind) {
-            Ok((file, what)) => {
-                let number = self.number(file.role(), call);
-                if let Some(answer) = self.unsynced(file.node, number) {
-                    return empty(reply, answer);
-                }
-                let verdict = self.judge_sync(number, &what);
-                let reply = move |result| empty(reply, result);
-                self.engine.sync(verdict, what, request.pid(), reply);
-            }
+            Ok((file, what)) => self.sync(self.number(file.role(), call), what, request, reply),
             Err(error) => reply.error(errno(error)),
         }
     }
@@ -394,14 +386,8 @@ impl fuser::Filesystem for Adapter {
     ) {
         match self.view().directory_to_sync(handle.0) {
             Ok(directory) => {
-                let what = Syncable::Directory(directory);
                 let number = self.number(FileRole::Other, Call::Fsyncdir);
-                if let Some(answer) = self.unsynced(what.node(), number) {
-                    return empty(reply, answer);
-                }
-                let verdict = self.judge_sync(number, &what);
-                let reply = move |result| empty(reply, result);
-                self.engine.sync(verdict, what, request.pid(), reply);
+                self.sync(number, Syncable::Directory(directory), request, reply);
             }
             Err(error) => reply.error(errno(error)),
         }

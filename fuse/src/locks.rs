@@ -308,20 +308,22 @@ impl FileLocks {
         *waiting = left;
         let anybody = !waiting.is_empty();
         drop(state);
-        for waiter in gone {
-            waits.end(waiter.ticket);
-            (waiter.answer)(Err(Errno::INTR));
-        }
+        interrupt(gone, waits);
         anybody
     }
 
     /// Lets everybody who waits go with `EINTR`: the views are shutting down.
     pub(crate) fn let_go(&self, waits: &WaitsFor) {
         let waiting = std::mem::take(&mut self.state().waiting);
-        for waiter in waiting {
-            waits.end(waiter.ticket);
-            (waiter.answer)(Err(Errno::INTR));
-        }
+        interrupt(waiting, waits);
+    }
+}
+
+/// Ends these waits with `EINTR`.
+fn interrupt(waiting: VecDeque<Waiter>, waits: &WaitsFor) {
+    for waiter in waiting {
+        waits.end(waiter.ticket);
+        (waiter.answer)(Err(Errno::INTR));
     }
 }
 

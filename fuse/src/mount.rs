@@ -297,34 +297,14 @@ impl Mounted {
         let failed = |reason| MountError::Kernel { view: path.to_owned(), reason };
         let session = kernel::mount(adapter, &options.volume, path, options.threads)
             .map_err(|error| failed(error.to_string()))?;
-        if let Err(error) = try_passthrough(&session, &shared, volume) {
-            let reason = format!(
-                "the kernel cannot pass through to this volume: {}",
-                why_impassable(&error)
-            );
-            if options.data != DataChoice::Best || quirks.standing.copies_memory() {
-                kernel::unmount(path);
-                return Err(failed(reason));
-            }
-            shared.path.set(DataPath::Direct);
-            let _ = shared.fallback.set(reason);
-        }
-        let path_now = shared.path.get();
-        let refused = if path_now != DataPath::Passthrough && quirks.standing.copies_memory() {
-            Some("memory that views do not share needs kernel passthrough")
-        } else if path_now == DataPath::WriteBack && volume.tracker.is_some() {
-            Some("this kernel can only write back, and a power cut would leave what is lost")
-        } else {
-            None
-        };
-        if let Some(reason) = refused {
+        let fit = settle_path(&session, &shared, &quirks, options.data).and_then(|()| {
+            let started = self.tick(&shared, &quirks);
+            started.map_err(|error| format!("cannot start a thread: {error}"))
+        });
+        if let Err(reason) = fit {
             kernel::unmount(path);
-            return Err(failed(reason.to_owned()));
+            return Err(failed(reason));
         }
-        self.tick(&shared, &quirks).map_err(|error| {
-            kernel::unmount(path);
-            failed(format!("cannot start a thread: {error}"))
-        })?;
         match session.as_fd().try_clone_to_owned() {
             Ok(device) => vigil.watch(device),
             Err(error) => tracing::debug!(%error, "session threads sleep between calls"),
@@ -450,6 +430,35 @@ impl Drop for Mounted {
     fn drop(&mut self) {
         self.take_down();
     }
+}
+
+/// Decides how the data of a view gets to the volume; says why, if what is asked for cannot be had so.
+fn settle_path(
+    session: &fuser::Session<Adapter>,
+    shared: &Shared,
+    quirks: &Quirks,
+    choice: DataChoice,
+) -> Result<(), String> {
+    let volume = &shared.view.volume;
+    let copies = quirks.standing.copies_memory();
+    if let Err(error) = try_passthrough(session, shared, volume) {
+        let why = why_impassable(&error);
+        let reason = format!("the kernel cannot pass through to this volume: {why}");
+        if choice != DataChoice::Best || copies {
+            return Err(reason);
+        }
+        shared.path.set(DataPath::Direct);
+        let _ = shared.fallback.set(reason);
+    }
+    let refused = match shared.path.get() {
+        DataPath::Passthrough => return Ok(()),
+        _ if copies => "memory that views do not share needs kernel passthrough",
+        DataPath::WriteBack if volume.tracker.is_some() => {
+            "this kernel can only write back, and a power cut would leave what is lost"
+        }
+        _ => return Ok(()),
+    };
+    Err(refused.to_owned())
 }
 
 /// Registers a nameless file of the volume as a backing file, to learn whether that is possible

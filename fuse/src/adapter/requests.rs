@@ -15,7 +15,7 @@ use super::quirky::Numbered;
 use crate::call::Call;
 use crate::caller::{Caller, act_as};
 use crate::durable::Lie;
-use crate::engine::{SyncKind, Syncable, Verdict, Wait};
+use crate::engine::{SyncKind, Syncable, Wait};
 use crate::fault::{Effect, RuleIndex};
 use crate::findings::monotonic_seconds;
 use crate::fs::{Change, Handle, OpenHow, Place, Short, View, VolumeFile};
@@ -40,14 +40,24 @@ impl Adapter {
         self.shared.counts.count(file.role(), call);
     }
 
-    /// Asks the plan what becomes of an fsync. That it will be answered without being done is
-    /// remembered as long as something depends on it.
-    pub(super) fn judge_sync(&self, (site, k): Numbered, what: &Syncable) -> Verdict {
-        let verdict = self.engine.faults.judge(site, k);
-        if let Some((rule, Effect::Drop | Effect::Reorder)) = verdict {
-            self.lied(what.node(), (site, k), rule);
+    /// Makes a file or directory durable as the quirks and the plan say, and answers. That it will be
+    /// answered without being done is remembered as long as something depends on it.
+    pub(super) fn sync(
+        &self,
+        number: Numbered,
+        what: Syncable,
+        request: &Request,
+        reply: fuser::ReplyEmpty,
+    ) {
+        if let Some(answer) = self.unsynced(what.node(), number) {
+            return empty(reply, answer);
         }
-        verdict
+        let verdict = self.engine.faults.judge(number.0, number.1);
+        if let Some((rule, Effect::Drop | Effect::Reorder)) = verdict {
+            self.lied(what.node(), number, rule);
+        }
+        let reply = move |result| empty(reply, result);
+        self.engine.sync(verdict, what, request.pid(), reply);
     }
 
     /// Remembers an fsync that is answered and not done.
