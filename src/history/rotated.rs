@@ -104,14 +104,14 @@ impl Rotated {
     /// Nothing more can be written.
     fn break_off(&mut self, error: io::Error) -> io::Result<()> {
         // What cannot be mended here is told by the error.
-        let _ = self.cut_short();
+        let _ = self.cut_short(|mut file, bytes| file.write_all(bytes));
         self.broken = Some(again(&error));
         Err(error)
     }
 
     /// Takes back what is no whole line, and says that more could not be written; the last line
     /// gives its room for that where there is no other.
-    fn cut_short(&mut self) -> io::Result<()> {
+    fn cut_short(&mut self, put: impl Fn(&File, &[u8]) -> io::Result<()>) -> io::Result<()> {
         let mut read = File::open(&self.path)?;
         let from = read.metadata()?.len().saturating_sub(2 * LONGEST_LINE as u64);
         read.seek(SeekFrom::Start(from))?;
@@ -121,14 +121,14 @@ impl Rotated {
             |tail: &[u8]| tail.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
         tail.truncate(end_of(&tail));
         self.end_at(from + tail.len() as u64)?;
-        let Err(error) = self.file.write_all(CUT) else { return Ok(()) };
+        let Err(error) = put(&self.file, CUT) else { return Ok(()) };
         let last = end_of(&tail[..tail.len().saturating_sub(1)]);
         if last == 0 || tail[last..].starts_with(EVIDENCE) {
             self.end_at(from + tail.len() as u64)?;
             return Err(error);
         }
         self.end_at(from + last as u64)?;
-        self.file.write_all(CUT)
+        put(&self.file, CUT)
     }
 
     fn end_at(&mut self, length: u64) -> io::Result<()> {
@@ -274,6 +274,43 @@ mod tests {
             assert_eq!(fs::read_to_string(&rotated.path).unwrap(), left);
             assert_eq!(directory.path().read_dir().unwrap().count(), 1);
         }
+    }
+
+    /// What is left of a history on a disk that has room for so many bytes more.
+    fn left_on_a_full_disk(lines: &str, more: u64) -> (bool, String) {
+        let directory = tempfile::tempdir().unwrap();
+        let mut rotated = begin(directory.path(), Rotation::default());
+        rotated.put(lines.as_bytes()).unwrap();
+        let room = lines.len() as u64 + more;
+        let told = rotated.cut_short(|mut file, bytes| {
+            let left = usize::try_from(room - file.stream_position()?).unwrap();
+            file.write_all(&bytes[..left.min(bytes.len())])?;
+            let full = io::Error::from_raw_os_error(libc::ENOSPC);
+            if left < bytes.len() { Err(full) } else { Ok(()) }
+        });
+        (told.is_ok(), fs::read_to_string(&rotated.path).unwrap())
+    }
+
+    #[test]
+    fn the_last_line_gives_its_room_on_a_full_disk_unless_it_is_evidence_or_the_only_one() {
+        let (cut, evidence) = (str::from_utf8(CUT).unwrap(), "{\"k\":\"evidence\",\"at\":1}\n");
+        let (first, second) = ("the first line\n", "the second line\n");
+        let both = format!("{first}{second}");
+        let ends_with_cut = format!("{first}{cut}");
+        let needed = CUT.len() as u64;
+        assert_eq!(left_on_a_full_disk(&both, needed), (true, both.clone() + cut));
+        for more in [0, 5, needed - 1] {
+            assert_eq!(left_on_a_full_disk(&both, more), (true, ends_with_cut.clone()));
+            let told = format!("{first}{evidence}");
+            assert_eq!(left_on_a_full_disk(&told, more), (false, told));
+            assert_eq!(left_on_a_full_disk(first, more), (false, first.to_owned()));
+        }
+        // What is torn gives its room first.
+        assert_eq!(left_on_a_full_disk(&format!("{both}of the third"), 0), (true, both + cut));
+        // The last line is found although it is as long as may be, with less behind it than is needed.
+        let long = format!("{first}{}\n", "x".repeat(LONGEST_LINE - 1));
+        let (told, left) = left_on_a_full_disk(&format!("{long}torn"), 0);
+        assert!(told && left == ends_with_cut);
     }
 
     #[test]
