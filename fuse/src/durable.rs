@@ -85,6 +85,12 @@ impl Op {
         }
     }
 
+    /// The names that change, each with the file that it has led to since; none if it is a file.
+    #[must_use]
+    pub fn names(&self) -> &[(Name, Option<FileId>)] {
+        if let Op::Names(names) = self { names } else { &[] }
+    }
+
     /// Does the same to a whole content in memory.
     pub fn apply(&self, content: &mut Vec<u8>) {
         let index = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX);

@@ -91,10 +91,7 @@ impl Disk {
     /// Whether a name at stake leads to the file, or has led to it.
     pub(super) fn is_named(&self, id: FileId) -> bool {
         let led = |entries: &Entries| entries.durable.values().any(|file| *file == Some(id));
-        let leads = |op: &Op| match op {
-            Op::Names(names) => names.iter().any(|(_, file)| *file == Some(id)),
-            _ => false,
-        };
+        let leads = |op: &Op| op.names().iter().any(|(_, file)| *file == Some(id));
         self.dirs.values().any(led)
             || self
                 .dirs
@@ -181,8 +178,14 @@ impl Disk {
         let covered = std::mem::replace(&mut entries.changes, later);
         for number in covered {
             let Some(Op::Names(names)) = self.pull(number) else { continue };
+            // A rename is durable in both directories when it is in one: there, what became of the
+            // name before is over.
+            let elsewhere: Vec<_> =
+                names.iter().map(|(name, _)| name).filter(|(of, _)| *of != dir).cloned().collect();
+            if !elsewhere.is_empty() {
+                self.settle_names_before(&elsewhere, number);
+            }
             for ((dir, name), file) in names {
-                // A rename is durable in both directories when it is in one.
                 let Some(entries) = self.dirs.get_mut(&dir) else { continue };
                 entries.changes.remove(&number);
                 entries.durable.insert(name, file);
@@ -198,8 +201,7 @@ impl Disk {
                 .changes
                 .iter()
                 .filter_map(|number| changes.get(number))
-                .filter_map(|op| if let Op::Names(names) = op { Some(names) } else { None })
-                .flatten()
+                .flat_map(Op::names)
                 .filter(|((in_dir, _), _)| in_dir == dir)
                 .map(|((_, name), _)| name.as_slice())
                 .collect();
@@ -210,13 +212,16 @@ impl Disk {
 
     /// These names lead durably where they lead now: nothing before is at stake.
     pub(super) fn settle_names(&mut self, names: &[Name]) {
-        let touching = |(number, op): (&u64, &Op)| match op {
-            Op::Names(changed) => {
-                changed.iter().any(|(name, _)| names.contains(name)).then_some(*number)
-            }
-            _ => None,
+        self.settle_names_before(names, self.next);
+        self.forget_settled_names();
+    }
+
+    /// No change of these names before the number `until` is at stake any more.
+    fn settle_names_before(&mut self, names: &[Name], until: u64) {
+        let touching = |(number, op): (&u64, &Op)| {
+            op.names().iter().any(|(name, _)| names.contains(name)).then_some(*number)
         };
-        let numbers: Vec<u64> = self.changes.iter().filter_map(touching).collect();
+        let numbers: Vec<u64> = self.changes.range(..until).filter_map(touching).collect();
         for number in numbers {
             let Some(Op::Names(mut changed)) = self.pull(number) else { continue };
             changed.retain(|(name, _)| !names.contains(name));
@@ -233,7 +238,6 @@ impl Disk {
                 self.changes.insert(number, op);
             }
         }
-        self.forget_settled_names();
     }
 
     /// Notes that an fsync of a file or directory was answered and not done. Without anything at
@@ -377,6 +381,27 @@ mod tests {
         disk.synced_names(2, disk.now());
         assert_eq!((disk.len(), disk.dirs().count()), (0, 0), "a rename is one change");
         assert!(!disk.mentions(7) && disk.bytes() == 0);
+    }
+
+    #[test]
+    fn a_durable_rename_ends_what_its_name_in_the_other_directory_led_to_before() {
+        let mut disk = Disk::default();
+        disk.renamed(vec![(name(1, "a"), None, Some(7))]);
+        disk.renamed(vec![(name(2, "c"), None, Some(6)), (name(2, "b"), None, Some(6))]);
+        disk.renamed(vec![(name(1, "a"), Some(7), None), (name(2, "b"), Some(6), Some(7))]);
+        disk.renamed(vec![(name(2, "b"), Some(7), Some(8))]);
+        disk.synced_names(1, 3);
+        let at_stake: Vec<_> = disk.changes().map(|(number, op)| (number, op.clone())).collect();
+        let left = [
+            (1, Op::Names(vec![(name(2, "c"), Some(6))])),
+            (3, Op::Names(vec![(name(2, "b"), Some(8))])),
+        ];
+        assert_eq!(at_stake, left);
+        let (_, entries) = disk.dirs().next().unwrap();
+        let durable = [(b"b".to_vec(), Some(7)), (b"c".to_vec(), None)];
+        assert_eq!(entries.durable, BTreeMap::from(durable));
+        disk.synced_names(2, 4);
+        assert_eq!((disk.len(), disk.dirs().count(), disk.bytes()), (0, 0, 0));
     }
 
     #[test]

@@ -32,12 +32,7 @@ impl Replay {
                 Arc::make_mut(self.files.entry(file).or_default()).extend(part);
             }
             What::Entry(name, file) => {
-                for op in self.changes.values_mut() {
-                    if let Op::Names(names) = op {
-                        names.retain(|(changed, _)| *changed != name);
-                    }
-                }
-                self.changes.retain(|_, op| !matches!(op, Op::Names(names) if names.is_empty()));
+                settle(&mut self.changes, &name);
                 point(&mut self.names, name, file);
             }
             What::Changed(op) => {
@@ -45,11 +40,9 @@ impl Replay {
                 self.next += 1;
             }
             What::Synced(file, until) => self.durable(file, until, |op| op.file() == Some(file)),
-            What::SyncedNames(dir, until) => self.durable(
-                dir,
-                until,
-                |op| matches!(op, Op::Names(names) if names.iter().any(|((of, _), _)| *of == dir)),
-            ),
+            What::SyncedNames(dir, until) => {
+                self.durable(dir, until, |op| op.names().iter().any(|((of, _), _)| *of == dir));
+            }
             What::Lied(id, lie) => self.lies.push((id, self.next, lie)),
             What::Settled => {
                 for (_, op) in std::mem::take(&mut self.changes) {
@@ -62,14 +55,18 @@ impl Replay {
     }
 
     fn durable(&mut self, id: FileId, until: u64, covered: impl Fn(&Op) -> bool) {
-        let later = self.changes.split_off(&until);
-        for (number, op) in std::mem::replace(&mut self.changes, later) {
+        let mut later = self.changes.split_off(&until);
+        for (number, op) in std::mem::take(&mut self.changes) {
             if covered(&op) {
+                for (name, _) in op.names().iter().filter(|((dir, _), _)| *dir != id) {
+                    settle(&mut self.changes, name);
+                }
                 apply(&mut self.files, &mut self.names, &op);
             } else {
                 self.changes.insert(number, op);
             }
         }
+        self.changes.append(&mut later);
         self.lies.retain(|(of, before, _)| *of != id || *before > until);
     }
 
@@ -92,11 +89,8 @@ impl Replay {
             return Some("the volume's root".to_owned());
         }
         let durable = self.names.iter().map(|(name, file)| (name, Some(*file)));
-        let since = self.changes.values().filter_map(|op| match op {
-            Op::Names(names) => Some(names.iter().map(|(name, file)| (name, *file))),
-            _ => None,
-        });
-        let mut names = durable.chain(since.flatten());
+        let since = self.changes.values().flat_map(Op::names).map(|(name, file)| (name, *file));
+        let mut names = durable.chain(since);
         let ((_, name), _) = names.find(|(_, file)| *file == Some(id))?;
         Some(String::from_utf8_lossy(name).into_owned())
     }
@@ -120,6 +114,15 @@ impl Replay {
     }
 }
 
+/// No change of this name is at stake any more.
+fn settle(changes: &mut BTreeMap<u64, Op>, settled: &Name) {
+    changes.retain(|_, op| {
+        let Op::Names(names) = op else { return true };
+        names.retain(|(name, _)| name != settled);
+        !names.is_empty()
+    });
+}
+
 fn apply(files: &mut BTreeMap<FileId, Arc<Vec<u8>>>, names: &mut BTreeMap<Name, FileId>, op: &Op) {
     match op {
         Op::Write { file, .. } | Op::Resize { file, .. } => {
@@ -138,4 +141,37 @@ fn point(names: &mut BTreeMap<Name, FileId>, name: Name, file: Option<FileId>) {
         Some(file) => names.insert(name, file),
         None => names.remove(&name),
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(dir: FileId, name: &str) -> Name {
+        (dir, name.as_bytes().to_vec())
+    }
+
+    #[test]
+    fn a_durable_rename_ends_what_its_name_in_the_other_directory_led_to_before() {
+        let mut replay = Replay::default();
+        let changes = [
+            vec![(name(1, "a"), Some(7))],
+            vec![(name(2, "c"), Some(6)), (name(2, "b"), Some(6))],
+            vec![(name(1, "a"), None), (name(2, "b"), Some(7))],
+            vec![(name(2, "b"), Some(8))],
+        ];
+        for names in changes {
+            replay.event(What::Changed(Op::Names(names)));
+        }
+        replay.event(What::SyncedNames(1, 3));
+        let left: Vec<_> = replay.at_stake().map(|(number, op)| (number, op.clone())).collect();
+        assert_eq!(
+            left,
+            [
+                (1, Op::Names(vec![(name(2, "c"), Some(6))])),
+                (3, Op::Names(vec![(name(2, "b"), Some(8))])),
+            ]
+        );
+        assert_eq!(replay.names, BTreeMap::from([(name(2, "b"), 7)]));
+    }
 }

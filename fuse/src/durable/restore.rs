@@ -78,11 +78,7 @@ pub(super) fn names(volume: &Volume, state: &State, ops: &[Op]) -> Result<(), Cr
         let durable = entries.durable.iter().map(|(name, file)| ((dir, name.clone()), *file));
         wanted.extend(durable);
     }
-    for op in ops {
-        if let Op::Names(names) = op {
-            wanted.extend(names.iter().cloned());
-        }
-    }
+    wanted.extend(ops.iter().flat_map(Op::names).cloned());
     // First every file gets its new name, under another for now: what loses its last name is lost.
     let mut made = Vec::new();
     for (number, ((dir, name), file)) in wanted.iter().enumerate() {
