@@ -177,7 +177,7 @@ pub enum CrashStatesError {
 impl From<JudgeError> for CrashStatesError {
     fn from(error: JudgeError) -> Self {
         match error {
-            JudgeError::Unable(_) => Self::Unable(error.to_string()),
+            JudgeError::Unable(..) => Self::Unable(error.to_string()),
             JudgeError::Failed(why) => Self::Child(why),
         }
     }

@@ -174,10 +174,10 @@ impl Run {
 
     /// Adds what the judge found.
     pub(super) fn take(&mut self, database: Database, verdict: Verdict) {
-        let intact = verdict.evidence.is_empty();
+        let intact = verdict.intact();
         for evidence in &mut self.evidence {
             if matches!(evidence.kind, Kind::Error | Kind::Corruption) {
-                evidence.transient = Some(intact);
+                evidence.transient = intact;
             }
         }
         for evidence in verdict.evidence {

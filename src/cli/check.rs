@@ -56,7 +56,7 @@ pub(super) fn execute(args: &CheckArgs) -> anyhow::Result<Exit> {
 pub(super) fn exit_of(error: &CheckError) -> Exit {
     match error {
         CheckError::Judge(JudgeError::Failed(_)) => Exit::Internal,
-        CheckError::Judge(JudgeError::Unable(_)) | CheckError::Copy { .. } => Exit::Unable,
+        CheckError::Judge(JudgeError::Unable(..)) | CheckError::Copy { .. } => Exit::Unable,
         CheckError::NoHistory(_)
         | CheckError::History(_)
         | CheckError::Foreign(_)

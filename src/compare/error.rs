@@ -60,7 +60,7 @@ impl From<JudgeError> for CompareError {
     fn from(error: JudgeError) -> Self {
         let why = error.to_string();
         match error {
-            JudgeError::Unable(_) => Self::Machine(why),
+            JudgeError::Unable(..) => Self::Machine(why),
             JudgeError::Failed(_) => Self::Judge(why),
         }
     }

@@ -21,7 +21,6 @@ use crate::bang::{self, Settings};
 use crate::evidence::{Evidence, Kind};
 use crate::forensics;
 use crate::ids::{ReplicaName, Seed};
-use crate::judge::by_child;
 use crate::rng::mix;
 use crate::stop::Stop;
 use crew::Crew;
@@ -166,7 +165,7 @@ pub(super) fn run(place: &Place<'_>, stop: &Receiver<Stop>) -> Result<Trial, Com
     // After its last power cut the database may have been judged already.
     let verdict = match crew.judged.take() {
         Some(verdict) => verdict,
-        None => by_child(&settings.path, &crew.request())?,
+        None => crew.judge()?,
     };
     let trial = crew.result(&verdict, mount);
     if place.config.out.is_some() && !trial.has_evidence() {

@@ -13,9 +13,9 @@ use crate::sys;
 /// The judge gave no verdict.
 #[derive(Debug, thiserror::Error)]
 pub enum JudgeError {
-    /// Something ran out that says nothing of the database.
+    /// Something ran out that says nothing of the database; and what it had seen by then.
     #[error("the judge found too little room: {0}; make some and try again")]
-    Unable(String),
+    Unable(String, Box<Verdict>),
     /// It failed.
     #[error("the judge failed: {0}")]
     Failed(String),
@@ -47,11 +47,18 @@ pub fn by_child(database: &Path, request: &Request) -> Result<Verdict, JudgeErro
 }
 
 impl Verdict {
+    /// Whether the file is sound; none where nothing was found and not everything could be looked at.
+    pub(crate) fn intact(&self) -> Option<bool> {
+        let sound = self.evidence.is_empty();
+        (!sound || self.unable.is_none()).then_some(sound)
+    }
+
     /// The verdict on this database; if nothing was found, and not everything could be looked at, why.
     pub(crate) fn or_unable(self, database: &Path) -> Result<Self, JudgeError> {
         match &self.unable {
             Some(what) if self.evidence.is_empty() => {
-                Err(JudgeError::Unable(format!("{}: {what}", database.display())))
+                let why = format!("{}: {what}", database.display());
+                Err(JudgeError::Unable(why, Box::new(self)))
             }
             _ => Ok(self),
         }

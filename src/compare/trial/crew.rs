@@ -22,7 +22,7 @@ use crate::compare::launcher::{Blow, Launcher};
 use crate::compare::replica::{Ending, News, Replica};
 use crate::evidence::{Evidence, Kind};
 use crate::history::{Event, Header};
-use crate::judge::{Request, Verdict};
+use crate::judge::{Verdict, by_child};
 use crate::stop::Stop;
 use views::Views;
 
@@ -133,9 +133,10 @@ impl<'a> Crew<'a> {
         }
     }
 
-    /// What to ask a judge who looks at the database now.
-    pub(super) fn request(&self) -> Request {
-        self.heard.ledger.request(self.heard.seconds())
+    /// What a judge says of the database now.
+    pub(super) fn judge(&mut self) -> Result<Verdict, CompareError> {
+        let request = self.heard.ledger.request(self.heard.seconds());
+        Ok(self.heard.judged(by_child(&self.settings.path, &request))?)
     }
 
     /// How long there is nothing to do but to listen.

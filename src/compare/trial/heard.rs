@@ -11,7 +11,7 @@ use super::{Place, Trial};
 use crate::evidence::{Evidence, Kind};
 use crate::history::{Commit, Event, Header, Outcome as Made, Totals};
 use crate::ids::{ReplicaName, Seed};
-use crate::judge::{Ledger, Request, Verdict};
+use crate::judge::{JudgeError, Ledger, Request, Verdict};
 use crate::merge::{Merger, ReplicaIndex, Scope};
 
 /// How many items of evidence a trial tells in full.
@@ -183,17 +183,31 @@ impl Heard {
         Duration::from_micros(self.last_us.saturating_sub(zero)).as_secs_f64()
     }
 
+    /// What the judge said. What was found before counts although there was too little room for a
+    /// judge.
+    pub(super) fn judged(
+        &mut self,
+        judged: Result<Verdict, JudgeError>,
+    ) -> Result<Verdict, JudgeError> {
+        match judged {
+            Err(JudgeError::Unable(why, seen)) if !self.findings.is_empty() => {
+                self.notes.push(format!("the judge found too little room: {why}"));
+                Ok(Verdict { lost: 0, integrity: "not looked at".to_owned(), ..*seen })
+            }
+            judged => judged,
+        }
+    }
+
     /// All evidence by its time since the start of the first replica.
     fn evidence(&mut self, verdict: &Verdict) -> Vec<Evidence> {
         let zero = self.zero_us.unwrap_or(0);
-        let intact = verdict.evidence.is_empty();
         let mut all: Vec<Evidence> = Vec::with_capacity(self.findings.len());
         for (clock, mut evidence) in self.findings.drain(..) {
             if let Clock::Replica(start_us) = clock {
                 evidence.at += Duration::from_micros(start_us.saturating_sub(zero)).as_secs_f64();
             }
             if matches!(evidence.kind, Kind::Error | Kind::Corruption) {
-                evidence.transient = Some(intact);
+                evidence.transient = verdict.intact();
             }
             all.push(evidence);
         }
@@ -280,8 +294,32 @@ mod tests {
         assert_eq!(heard.event(&a.0, a.1, 0, &late), None, "replicas tell of their own");
         let told = heard.event(&b.0, b.1, 0, &late).unwrap();
         assert_eq!((told.kind, told.replica.as_str(), told.worker), (Kind::StaleRead, "b", 1));
-        let verdict = crate::judge::judge(std::path::Path::new("/dev/null/x"), &Request::default());
-        let all = heard.evidence(&Verdict { evidence: Vec::new(), ..verdict });
+        let all = heard.evidence(&sound());
         assert_eq!(all, [told], "it is the only finding of the trial");
+    }
+
+    /// Of a judge who finds nothing.
+    fn sound() -> Verdict {
+        let nothing = crate::judge::judge(std::path::Path::new("/dev/null/x"), &Request::default());
+        Verdict { evidence: Vec::new(), ..nothing }
+    }
+
+    #[test]
+    fn what_was_found_counts_although_the_judge_finds_no_room_and_says_nothing_of_the_file() {
+        let mut heard = Heard::new(false);
+        let unable = || {
+            let full = Verdict { unable: Some("full".to_owned()), acked: 5, lost: 5, ..sound() };
+            Err(JudgeError::Unable("x: full".to_owned(), Box::new(full)))
+        };
+        assert!(heard.judged(unable()).is_err(), "nothing was found");
+        let name = ReplicaName::tidy("a");
+        heard.find(Clock::Trial, Evidence::new(Kind::Corruption, name, 1.0, String::new()));
+        let verdict = heard.judged(unable()).unwrap();
+        assert_eq!((verdict.acked, verdict.lost, verdict.intact()), (5, 0, None));
+        assert_eq!(heard.notes, ["the judge found too little room: x: full"]);
+        assert_eq!(heard.evidence(&verdict)[0].transient, None);
+        assert_eq!(heard.judged(Ok(sound())).unwrap().intact(), Some(true));
+        let failed = Err(JudgeError::Failed(String::new()));
+        assert!(heard.judged(failed).is_err());
     }
 }
