@@ -107,6 +107,9 @@ mod tests {
         assert!(why.contains("/dev/null/nothing: the disk is full"), "{why}");
         assert_eq!(unable(&found).unwrap().evidence, found.evidence);
         assert_eq!(sound.clone().or_unable(database).unwrap(), sound);
+        assert_eq!((sound.intact(), found.intact()), (Some(true), Some(false)));
+        let half = |verdict: Verdict| Verdict { unable: Some(String::new()), ..verdict }.intact();
+        assert_eq!((half(sound), half(found)), (None, Some(false)));
     }
 
     #[test]
