@@ -162,8 +162,21 @@ fn remove(pair: &mut Pair, found: &mut OneSide, side: SideName) -> Result<(), Pr
     Ok(())
 }
 
-/// An open file of one hand, whose name another hand removes.
+/// An open file of one hand, whose name another hand removes. That it changes is believed when it is
+/// seen twice: a write may be lost by chance, which is another guarantee.
 fn unlinked(
+    pair: &mut Pair,
+    user: Place,
+    remover: Place,
+    name: &str,
+) -> Result<Option<Unlinked>, ProbeError> {
+    match use_unlinked(pair, user, remover, name)? {
+        Some(Unlinked::Changed) => use_unlinked(pair, user, remover, name),
+        found => Ok(found),
+    }
+}
+
+fn use_unlinked(
     pair: &mut Pair,
     user: Place,
     remover: Place,

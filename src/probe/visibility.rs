@@ -259,10 +259,13 @@ fn tail(pair: &mut Pair, from: SideName) -> Result<Rate, ProbeError> {
     let ask = vec![Op::Look(Look::Size(2))];
     let length = pair.ask(looker, ask)?.pop().and_then(|seen| seen.number());
     let blocks = length.unwrap_or_default() / BLOCK_BYTES;
-    let reads = (1..blocks).map(|block| Op::ReadAt(2, block * BLOCK_BYTES)).collect();
+    let reads: Vec<_> = (1..blocks).map(|block| Op::ReadAt(2, block * BLOCK_BYTES)).collect();
+    let seen = pair.ask(looker, reads.clone())?;
+    // What is not there for who wrote it either was lost, which is another guarantee.
+    let own = pair.ask((from, HAND), reads)?;
     let mut tail = Rate::default();
-    for (block, seen) in (1..blocks).zip(pair.ask(looker, reads)?) {
-        tail.count(seen.number() != Some(block));
+    for (block, (seen, own)) in (1..blocks).zip(seen.iter().zip(&own)) {
+        tail.count(seen.number() != Some(block) && own.number() == Some(block));
     }
     Ok(tail)
 }
