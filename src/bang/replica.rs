@@ -10,6 +10,7 @@ use std::{env, fs, io};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use super::birth::Identity;
+use super::closing::Closing;
 use super::complaints::{Complaints, Detail, Hearer, say};
 use super::guard::{self, Refusal};
 use super::rendezvous::Rendezvous;
@@ -191,6 +192,7 @@ fn share(
         history,
         witness,
         rendezvous: Rendezvous::new(meeting),
+        closing: Closing::new(settings.journal_mode),
         pulses: (0..settings.workers).map(|_| Pulse::default()).collect(),
         owners: Mutex::new((merger, own)),
         ending: session.stop.0.clone(),

@@ -80,6 +80,9 @@ impl Worker {
     /// One transaction across both databases.
     pub(super) fn across(&mut self, connection: &Prepared<'_>) -> Result<(), Fault> {
         self.make_second()?;
+        let shared = Arc::clone(&self.shared);
+        // Attaching is opening.
+        let busy = shared.closing.opening();
         let settings = &self.shared.settings;
         let path = path(&settings.path);
         // The bytes of the path as they are: a name need not be UTF-8.
@@ -102,7 +105,8 @@ impl Worker {
         }
         // Statements on the second database would hold on to it.
         connection.forget();
-        let detached = connection.execute_batch("DETACH second").at("DETACH");
+        drop(busy);
+        let detached = self.alone(|| connection.execute_batch("DETACH second").at("DETACH"));
         done.and(detached)
     }
 
@@ -133,13 +137,16 @@ impl Worker {
         }
         let settings = &self.shared.settings;
         let settings = super::Settings { path: path(&settings.path), ..settings.clone() };
-        let made = connection::open(&settings, May::Create, &Arc::clone(&self.shared.stop));
+        let shared = &self.shared;
+        let made = connection::open(&settings, May::Create, &shared.stop, &shared.closing);
         match made {
-            Ok(_) => {
+            Ok(made) => {
+                self.alone(|| drop(made));
                 self.shared.second.store(true, Ordering::Relaxed);
                 Ok(())
             }
-            Err(connection::OpenError::Sqlite(error, _)) => {
+            Err(connection::OpenError::Sqlite(error, made)) => {
+                self.alone(|| drop(made));
                 Err(Fault::Sqlite(error, "making the database to attach"))
             }
             Err(connection::OpenError::Wrong(kind, message)) => {
