@@ -143,6 +143,12 @@ mod tests {
             tally.may_be(tally.next(State::default(), Version(version)));
         }
         assert_eq!(tally.clone().look(first), Ok(()));
+        let other = State { n: 0, chain: 5 };
+        assert_eq!(
+            tally.clone().look(other).unwrap_err().kind,
+            Kind::Corruption,
+            "it adds nothing"
+        );
         assert_eq!(tally.look(failed).unwrap_err().kind, Kind::Phantom);
         let again = tally.look(first).unwrap_err();
         assert_eq!(again.kind, Kind::Corruption, "what was found is what is known");
