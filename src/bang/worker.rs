@@ -218,7 +218,14 @@ impl Worker {
         match opened {
             Ok(connection) => {
                 shared.established.store(true, Ordering::Relaxed);
-                shared.recognise(&connection).then_some(connection)
+                let busy = shared.closing.working();
+                let is_ours = shared.recognise(&connection);
+                drop(busy);
+                if is_ours {
+                    return Some(connection);
+                }
+                self.close(connection);
+                None
             }
             Err(OpenError::Sqlite(error, connection)) => {
                 let failure = failure::sort(&error, connection.as_deref(), "opening the database");
