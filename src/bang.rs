@@ -2,7 +2,6 @@
 
 mod birth;
 mod changes;
-mod closing;
 mod complaints;
 mod connection;
 mod copies;
@@ -49,7 +48,6 @@ pub use watch::Progress;
 pub(crate) use worker::Fault;
 
 use crate::place;
-use closing::Closing;
 use connection::{May, OpenError};
 
 /// Makes the database that the settings describe, so that replicas find it there.
@@ -61,8 +59,7 @@ pub fn create(settings: &Settings) -> Result<(), BangError> {
     guard::admit(settings)?;
     let settings = &Settings { path: place::file(&settings.path), ..settings.clone() };
     let never = Arc::new(AtomicBool::new(false));
-    let closing = Closing::new(settings.journal_mode);
-    match connection::open(settings, May::Create, &never, &closing) {
+    match connection::open(settings, May::Create, &never) {
         Ok(_) => Ok(()),
         Err(OpenError::Sqlite(error, connection)) => {
             let path = settings.path.clone();

@@ -1,6 +1,7 @@
 //! The few system calls that no safe crate offers here, each behind a safe function.
 #![allow(unsafe_code)]
 
+pub mod closing;
 pub mod library;
 pub mod log;
 mod mapping;

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::closing::Closing;
 use super::schema::{self, Holds};
 use super::settings::{LockingMode, Settings};
 use crate::evidence::Kind;
@@ -41,24 +40,16 @@ pub(super) fn open(
     settings: &Settings,
     may: May,
     stop: &Arc<AtomicBool>,
-    closing: &Closing,
 ) -> Result<Connection, OpenError> {
-    let opening = closing.opening();
     let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     if may == May::Create {
         flags |= OpenFlags::SQLITE_OPEN_CREATE;
     }
     let mut connection =
         Connection::open_with_flags_and_vfs(&settings.path, flags, settings.vfs.word())?;
-    let prepared = prepare(&mut connection, settings, may, stop);
-    drop(opening);
-    match prepared {
+    match prepare(&mut connection, settings, may, stop) {
         Ok(None) => Ok(connection),
-        Ok(Some((kind, message))) => {
-            let _alone = closing.closing();
-            drop(connection);
-            Err(OpenError::Wrong(kind, message))
-        }
+        Ok(Some((kind, message))) => Err(OpenError::Wrong(kind, message)),
         Err(error) => Err(OpenError::Sqlite(error, Some(Box::new(connection)))),
     }
 }

@@ -48,20 +48,13 @@ impl Worker {
     pub(super) fn serialize(&mut self) -> Result<(), Fault> {
         const STEP: &str = "serializing";
         let shared = Arc::clone(&self.shared);
-        let opened = connection::open(&shared.settings, May::Open, &shared.stop, &shared.closing);
-        let mut source = match opened {
+        let opened = connection::open(&shared.settings, May::Open, &shared.stop);
+        let source = match opened {
             Ok(source) => source,
-            Err(OpenError::Sqlite(error, source)) => {
-                self.alone(|| drop(source));
-                return Err(Fault::Sqlite(error, STEP));
-            }
+            Err(OpenError::Sqlite(error, _)) => return Err(Fault::Sqlite(error, STEP)),
             Err(OpenError::Wrong(kind, why)) => return Err(Fault::Found(Finding::new(kind, why))),
         };
-        let busy = shared.closing.working();
-        let bytes = in_one_piece(&mut source).at(STEP);
-        drop(busy);
-        self.alone(|| drop(source));
-        let mut bytes = bytes?;
+        let mut bytes = in_one_piece(source).at(STEP)?;
         // A copy has no WAL, and one that says so cannot be opened.
         if let Some(format) = bytes.get_mut(FORMAT) {
             format.fill(1);
@@ -75,7 +68,7 @@ impl Worker {
 
 /// The database as bytes. SQLite does not say why it gives none, and that looks like a lack of memory;
 /// so it is read first, which says that somebody else has the lock, and keeps it out then.
-fn in_one_piece(source: &mut Connection) -> rusqlite::Result<Vec<u8>> {
+fn in_one_piece(mut source: Connection) -> rusqlite::Result<Vec<u8>> {
     source.execute_batch("BEGIN; SELECT count(*) FROM sqlite_schema")?;
     source.serialize(MAIN_DB).map(|bytes| bytes.to_vec())
 }
@@ -103,12 +96,12 @@ mod tests {
     fn a_database_that_is_locked_is_no_lack_of_memory() {
         let directory = tempfile::tempdir().unwrap();
         let open = || Connection::open(directory.path().join("x.db")).unwrap();
-        let (one, mut other) = (open(), open());
+        let (one, other) = (open(), open());
         one.execute_batch("CREATE TABLE t (a); BEGIN EXCLUSIVE").unwrap();
         other.busy_timeout(Duration::ZERO).unwrap();
-        let error = in_one_piece(&mut other).unwrap_err();
+        let error = in_one_piece(other).unwrap_err();
         assert_eq!(sort(&error, None, "serializing"), Failure::Contention);
         one.execute_batch("COMMIT").unwrap();
-        assert!(in_one_piece(&mut open()).unwrap().starts_with(b"SQLite format 3"));
+        assert!(in_one_piece(open()).unwrap().starts_with(b"SQLite format 3"));
     }
 }

@@ -136,11 +136,6 @@ impl Operation {
     pub fn name(self) -> &'static str {
         OPERATIONS.iter().find(|(_, known)| *known == self).map_or("read", |(name, _)| name)
     }
-
-    /// Whether it closes files of a database that it has opened itself.
-    pub(super) fn closes_files(self) -> bool {
-        matches!(self, Self::Write(Change::Attach) | Self::Serialize)
-    }
 }
 
 impl Mix {

@@ -10,7 +10,6 @@ use std::{env, fs, io};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use super::birth::Identity;
-use super::closing::Closing;
 use super::complaints::{Complaints, Detail, Hearer, say};
 use super::guard::{self, Refusal};
 use super::rendezvous::Rendezvous;
@@ -123,6 +122,9 @@ pub fn run(mut settings: Settings, session: &Session) -> Result<Report, BangErro
         return Ok(nothing_done(header, stop));
     }
     sys::log::keep();
+    if !sys::closing::keep_locks() {
+        tracing::warn!("this SQLite may lose its own locks when it closes a database");
+    }
     tell_of_crashes(&header, session.output);
     // Told by the name that was given; from here on it is the file.
     settings.path = place::file(&settings.path);
@@ -192,7 +194,6 @@ fn share(
         history,
         witness,
         rendezvous: Rendezvous::new(meeting),
-        closing: Closing::new(settings.journal_mode),
         pulses: (0..settings.workers).map(|_| Pulse::default()).collect(),
         owners: Mutex::new((merger, own)),
         ending: session.stop.0.clone(),

@@ -80,9 +80,6 @@ impl Worker {
     /// One transaction across both databases.
     pub(super) fn across(&mut self, connection: &Prepared<'_>) -> Result<(), Fault> {
         self.make_second()?;
-        let shared = Arc::clone(&self.shared);
-        // Attaching is opening.
-        let busy = shared.closing.opening();
         let settings = &self.shared.settings;
         let path = path(&settings.path);
         // The bytes of the path as they are: a name need not be UTF-8.
@@ -105,8 +102,7 @@ impl Worker {
         }
         // Statements on the second database would hold on to it.
         connection.forget();
-        drop(busy);
-        let detached = self.alone(|| connection.execute_batch("DETACH second").at("DETACH"));
+        let detached = connection.execute_batch("DETACH second").at("DETACH");
         done.and(detached)
     }
 
@@ -137,16 +133,13 @@ impl Worker {
         }
         let settings = &self.shared.settings;
         let settings = super::Settings { path: path(&settings.path), ..settings.clone() };
-        let shared = &self.shared;
-        let made = connection::open(&settings, May::Create, &shared.stop, &shared.closing);
+        let made = connection::open(&settings, May::Create, &Arc::clone(&self.shared.stop));
         match made {
-            Ok(made) => {
-                self.alone(|| drop(made));
+            Ok(_) => {
                 self.shared.second.store(true, Ordering::Relaxed);
                 Ok(())
             }
-            Err(connection::OpenError::Sqlite(error, made)) => {
-                self.alone(|| drop(made));
+            Err(connection::OpenError::Sqlite(error, _)) => {
                 Err(Fault::Sqlite(error, "making the database to attach"))
             }
             Err(connection::OpenError::Wrong(kind, message)) => {

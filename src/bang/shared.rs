@@ -8,7 +8,6 @@ use crossbeam_channel::Sender;
 use rusqlite::Connection;
 
 use super::birth::Identity;
-use super::closing::Closing;
 use super::complaints::Complaints;
 use super::failure::Finding;
 use super::recheck;
@@ -64,8 +63,6 @@ pub(super) struct Shared {
     pub witness: Option<Witness>,
     /// Where all workers meet with their connections closed.
     pub rendezvous: Rendezvous,
-    /// Keeps them from closing anything while another begins with it.
-    pub closing: Closing,
     /// For each worker, since when it has been in a call.
     pub pulses: Vec<Pulse>,
     /// Who was acknowledged which version.

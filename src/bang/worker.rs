@@ -213,24 +213,16 @@ impl Worker {
         sys::log::clear();
         sys::name_step("opening the database");
         self.pulse(Pulsing::Enter);
-        let opened = connection::open(&shared.settings, may, &shared.stop, &shared.closing);
+        let opened = connection::open(&shared.settings, may, &shared.stop);
         self.pulse(Pulsing::Leave);
         match opened {
             Ok(connection) => {
                 shared.established.store(true, Ordering::Relaxed);
-                let busy = shared.closing.working();
-                let is_ours = shared.recognise(&connection);
-                drop(busy);
-                if is_ours {
-                    return Some(connection);
-                }
-                self.close(connection);
-                None
+                shared.recognise(&connection).then_some(connection)
             }
             Err(OpenError::Sqlite(error, connection)) => {
                 let failure = failure::sort(&error, connection.as_deref(), "opening the database");
-                self.alone(|| drop(connection));
-                self.pulse(Pulsing::Leave);
+                drop(connection);
                 if self.suffer(failure) == After::GoOn {
                     // Contention: make room for whoever is creating or converting the database.
                     let pause = 5 + self.rng.below(20);
@@ -247,27 +239,16 @@ impl Worker {
 
     fn close(&self, connection: Connection) {
         sys::name_step("closing the database");
-        self.alone(|| drop(connection));
-        self.pulse(Pulsing::Leave);
-    }
-
-    /// Makes a call that closes a file, when no other worker is about to lock it.
-    pub(super) fn alone<T>(&self, close: impl FnOnce() -> T) -> T {
-        // The wait for the others is no call.
-        self.pulse(Pulsing::Leave);
-        let _alone = self.shared.closing.closing();
         self.pulse(Pulsing::Enter);
-        close()
+        drop(connection);
+        self.pulse(Pulsing::Leave);
     }
 
     fn step(&mut self, connection: &Prepared<'_>, operation: Operation) -> After {
         sys::log::clear();
         sys::name_step(operation.name());
-        let shared = Arc::clone(&self.shared);
-        let busy = if operation.closes_files() { None } else { shared.closing.working() };
         self.pulse(Pulsing::Enter);
         let done = self.perform(connection, operation);
-        drop(busy);
         let after = match done {
             Ok(()) if operation == Operation::Reopen => After::Close,
             Ok(()) => {
