@@ -11,10 +11,12 @@
 
 use std::collections::HashMap;
 use std::ffi::{CStr, c_char, c_int};
-use std::mem::MaybeUninit;
+use std::os::fd::BorrowedFd;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 
+use nix::sys::stat::fstat;
 use rusqlite::ffi;
+use walbanger_fuse::FileRole;
 
 /// The first byte of a database that SQLite locks, and how many it locks: PENDING, RESERVED and
 /// those of SHARED (`os.h`).
@@ -22,9 +24,6 @@ const PENDING: i64 = 0x4000_0000;
 const RESERVED: i64 = PENDING + 1;
 const SHARED: i64 = PENDING + 2;
 const END: i64 = SHARED + 510;
-
-/// Files beside a database, on which closing gives up nothing that another thread may have.
-const SIDECARS: [&[u8]; 3] = [b"-journal", b"-wal", b"-shm"];
 
 /// The databases that SQLite has open, by descriptor and by device and inode.
 #[derive(Default)]
@@ -104,7 +103,8 @@ extern "C" fn open(path: *const c_char, flags: c_int, mode: c_int) -> c_int {
     if descriptor >= 0 {
         // SAFETY: SQLite's path is a string that ends with a zero.
         let name = unsafe { CStr::from_ptr(path) }.to_bytes();
-        if !SIDECARS.iter().any(|ending| name.ends_with(ending)) {
+        // Beside a database, closing gives up nothing that another thread may have.
+        if matches!(FileRole::of(name), FileRole::Db | FileRole::Other) {
             note(descriptor);
         }
     }
@@ -113,14 +113,8 @@ extern "C" fn open(path: *const c_char, flags: c_int, mode: c_int) -> c_int {
 
 /// Notes a database that was opened.
 fn note(descriptor: c_int) {
-    let mut stat = MaybeUninit::<libc::stat>::uninit();
-    // SAFETY: `stat` has room for one; it is read only if it was filled.
-    let stat = unsafe {
-        if libc::fstat(descriptor, stat.as_mut_ptr()) != 0 {
-            return;
-        }
-        stat.assume_init()
-    };
+    // SAFETY: it was opened just now, and nobody else knows of it yet.
+    let Ok(stat) = fstat(unsafe { BorrowedFd::borrow_raw(descriptor) }) else { return };
     let mut open = known();
     open.files.retain(|_, file| file.strong_count() > 0);
     let key = (stat.st_dev, stat.st_ino);
