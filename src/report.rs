@@ -34,6 +34,9 @@ pub enum ReportError {
     /// The archive would be a part of itself.
     #[error("{0}: lies in the results that go into it; name another place")]
     Inside(PathBuf),
+    /// The archive has no place to be, or something else is there.
+    #[error("{0}: no place for an archive; name a file that is new, in a directory that there is")]
+    NoPlace(PathBuf),
     /// The page or the archive cannot be written.
     #[error("{path}: cannot be written: {source}; make room, or name another place")]
     Write {

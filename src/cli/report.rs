@@ -45,6 +45,7 @@ pub(super) fn execute(args: &ReportArgs) -> anyhow::Result<Exit> {
                 ReportError::Write { .. } => Exit::Unable,
                 ReportError::Foreign { .. }
                 | ReportError::NoDirectory(_)
+                | ReportError::NoPlace(_)
                 | ReportError::Inside(_) => Exit::Usage,
             });
         }
