@@ -26,10 +26,7 @@ pub use report::{Checked, Document, Run};
 #[derive(Debug, thiserror::Error)]
 pub enum CheckError {
     /// A directory without histories.
-    #[error(
-        "{0}: holds no history; name a directory that `run --out` or `compare --out` wrote, or a \
-         database"
-    )]
+    #[error("{0}: holds no history; name a directory that `run --out` or `compare --out` wrote")]
     NoHistory(PathBuf),
     /// A history that is none, or was damaged.
     #[error(transparent)]

@@ -121,6 +121,15 @@ pub enum CrashStatesError {
         /// Why not.
         source: std::io::Error,
     },
+    /// Nothing was recorded.
+    #[error(
+        "{0}: there is no recording; bang on what `walbanger mount --durability=tracked --record` \
+         shows, and name what that wrote with --recording"
+    )]
+    NoRecording(PathBuf),
+    /// No replica has told anything.
+    #[error("{0}: holds no whole line of a history; name what `walbanger run --out` wrote there")]
+    NoHistory(PathBuf),
     /// A recording that is none, or was damaged.
     #[error("{path}: {source}; {}", remedy(source))]
     Recording {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::CheckError;
-use super::files::{Parts, age};
+use super::files::Parts;
 use super::follow::{carries_on, follow, went_back};
 use crate::evidence::{Evidence, Kind};
 use crate::history::{Commit, Event, Header, Outcome, Totals, WorkerMark};
@@ -295,17 +295,12 @@ impl Stream {
             None => {}
         }
         self.advance()?;
-        if self.next.is_none() && !self.history.ended && self.is_put_aside() {
-            // Whoever began anew under its name may have done so without its last part.
+        if self.next.is_none() && !self.history.ended {
+            // Killed, or its last lines are missing: put aside and lost, copied while it ran, or in
+            // a page cache when the machine went down.
             world.ledger.cut(self.entry);
         }
         Ok(())
-    }
-
-    /// Whether the newest file that is left of it bears the number of one put aside.
-    fn is_put_aside(&self) -> bool {
-        let newest = self.history.files.last();
-        newest.is_some_and(|file| age(file, self.parts.header()) != Some(0))
     }
 
     fn commit(&mut self, world: &mut World, commit: &Commit, zero: u64) -> Result<(), CheckError> {

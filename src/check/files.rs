@@ -122,7 +122,7 @@ fn in_order(paths: Vec<PathBuf>) -> Result<(Vec<Vec<PathBuf>>, Vec<PathBuf>), Ch
 }
 
 /// The number of a part, 0 for the newest; `None` if the file has not the name of this replica.
-pub(super) fn age(path: &Path, header: &Header) -> Option<u64> {
+fn age(path: &Path, header: &Header) -> Option<u64> {
     let name = name(path);
     let rest = name.strip_prefix(&format!("replica-{}", header.replica))?;
     match rest.strip_suffix(".jsonl")? {

@@ -373,20 +373,42 @@ fn acknowledged_commits_that_the_database_has_not_are_lost() {
 #[test]
 fn commits_in_the_database_that_were_never_tried_are_phantoms() {
     damage(Kind::Phantom, |rng, results, connection| {
-        let (replica, place) = any_acked(rng, results)?;
-        let worker = results.replicas[replica].commits[place].worker;
-        let id = results.replicas[replica].workers[worker as usize].id.0;
-        // One more is nobody's only where the replica has told all that it did.
-        let least = match results.replicas[replica].end {
-            End::Orderly => 1,
-            End::Killed(_) => 40,
-        };
-        let more = signed(least + rng.below(3));
-        let sql = "UPDATE tally SET n = n + ?1, chain = chain + 1 WHERE id = ?2";
-        connection.execute(sql, (more, id)).unwrap();
-        connection.execute("UPDATE state SET version = version + ?1", [more]).unwrap();
-        Some(())
+        (more(rng, results, connection)? == End::Orderly).then_some(())
     });
+}
+
+/// Gives the row of a worker more commits than it made; how its replica ended.
+fn more(rng: &mut Stream, results: &Results, connection: &rusqlite::Connection) -> Option<End> {
+    let (replica, place) = any_acked(rng, results)?;
+    let worker = results.replicas[replica].commits[place].worker;
+    let id = results.replicas[replica].workers[worker as usize].id.0;
+    let more = signed(1 + rng.below(60));
+    let sql = "UPDATE tally SET n = n + ?1, chain = chain + 1 WHERE id = ?2";
+    connection.execute(sql, (more, id)).unwrap();
+    connection.execute("UPDATE state SET version = version + ?1", [more]).unwrap();
+    Some(results.replicas[replica].end)
+}
+
+#[test]
+fn commits_beyond_a_history_without_an_end_accuse_nobody() {
+    let bench = Bench::new();
+    let mut killed = 0;
+    for number in 0.. {
+        let mut rng = stream(number);
+        let results = Results::random(&mut rng, 30);
+        let ended = std::cell::Cell::new(None);
+        let (_, verdict) = bench.judge(&results, |path| {
+            let connection = rusqlite::Connection::open(path).unwrap();
+            ended.set(more(&mut rng.clone(), &results, &connection));
+        });
+        if matches!(ended.get(), Some(End::Killed(_))) {
+            assert_eq!(verdict.evidence, [], "{number}: {results:#?}");
+            killed += 1;
+        }
+        if killed == VARIANTS / 2 {
+            return;
+        }
+    }
 }
 
 #[test]

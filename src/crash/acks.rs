@@ -5,7 +5,7 @@ use std::io::BufReader;
 use std::path::Path;
 
 use super::CrashStatesError;
-use crate::check::histories;
+use crate::check::{CheckError, histories};
 use crate::history::{Event, Reader};
 use crate::ids::ReplicaName;
 use crate::judge::{Ledger, Request};
@@ -24,7 +24,7 @@ pub enum Promise {
 }
 
 /// What all replicas of a run have in common.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Setting {
     /// The name of the database file.
     database: String,
@@ -51,7 +51,11 @@ impl Acks {
     pub(super) fn read(results: &Path) -> Result<Self, CrashStatesError> {
         let (mut events, mut births) = (Vec::new(), BTreeSet::new());
         let mut setting: Option<Setting> = None;
-        let runs = histories(results)?;
+        let none = || CrashStatesError::NoHistory(results.to_owned());
+        let runs = histories(results).map_err(|error| match error {
+            CheckError::NoHistory(_) => none(),
+            error => error.into(),
+        })?;
         if runs.len() > 1 {
             return Err(CrashStatesError::Many(results.to_owned()));
         }
@@ -63,7 +67,7 @@ impl Acks {
         }
         // Those of one replica stay in their order.
         events.sort_by_key(|(at, ..)| *at);
-        let Setting { database, journal, synchronous } = setting.unwrap_or_default();
+        let Setting { database, journal, synchronous } = setting.ok_or_else(none)?;
         let promise = promise(&journal, &synchronous)
             .ok_or(CrashStatesError::NoPromise(journal, synchronous))?;
         Ok(Self { events, next: 0, ledger: Ledger::default(), promise, database, births })
@@ -115,13 +119,16 @@ fn read_one(
     let text = |name: &str| reader.header().settings[name].as_str().unwrap_or_default().to_owned();
     let (journal, synchronous) = (text("journal_mode"), text("synchronous"));
     let database = text("path");
-    let mut last = 0;
+    let (mut last, mut ended) = (0, false);
     for event in &mut reader {
         let event = event?;
         let at = match &event {
             Event::Worker(mark) => mark.at,
             Event::Commit(commit) => commit.end,
-            Event::End(totals) => totals.at,
+            Event::End(totals) => {
+                ended = true;
+                totals.at
+            }
             // No earlier than all before it.
             Event::Cut => 0,
             Event::Evidence(_) => continue,
@@ -129,6 +136,10 @@ fn read_one(
         // Lines of several workers may be written in another order than their times.
         last = last.max(start + at);
         events.push((last, replica.clone(), event));
+    }
+    if !ended {
+        // Its last lines may be missing: what it did later is not known.
+        events.push((last, replica, Event::Cut));
     }
     births.extend(reader.header().birth);
     let name = Path::new(&database).file_name().unwrap_or_default();

@@ -72,8 +72,10 @@ pub(super) fn read_input(wanted: &Wanted) -> Result<(Vec<Event>, Acks), CrashSta
 }
 
 fn read(path: &Path) -> Result<Vec<Event>, CrashStatesError> {
-    let file = place::regular(path)
-        .map_err(|source| CrashStatesError::Read { path: path.to_owned(), source })?;
+    let file = place::regular(path).map_err(|source| match source.kind() {
+        std::io::ErrorKind::NotFound => CrashStatesError::NoRecording(path.to_owned()),
+        _ => CrashStatesError::Read { path: path.to_owned(), source },
+    })?;
     let wrong = |source| CrashStatesError::Recording { path: path.to_owned(), source };
     let recording = Recording::open(BufReader::with_capacity(1 << 20, file)).map_err(wrong)?;
     recording.collect::<Result<_, _>>().map_err(wrong)

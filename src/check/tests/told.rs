@@ -241,7 +241,7 @@ fn two_runs_under_one_name_are_kept_apart_and_one_put_aside_may_have_done_more_t
         let events: Vec<_> =
             [mark("a", 0, 0), first("a", 0, 1, 100)].into_iter().chain(last).collect();
         write(&path.join("replica-a.1.jsonl"), &earlier, &events);
-        let later = [mark("b", 0, 0), first("b", 0, 2, 100)];
+        let later = [mark("b", 0, 0), first("b", 0, 2, 100), end(200, 1, 0)];
         write(&path.join("replica-a.jsonl"), &header("a", "x", 500), &later);
         let [found] = <[_; 1]>::try_from(files::find(path).unwrap()).unwrap();
         let examined = examine(found.histories).unwrap();
