@@ -50,17 +50,18 @@ pub(crate) use worker::Fault;
 use crate::place;
 use connection::{May, OpenError};
 
-/// Makes the database that the settings describe, so that replicas find it there.
+/// Makes the database that the settings describe, so that replicas find it there. Gives its number,
+/// if it has one, as [`Settings::birth`] takes it.
 ///
 /// # Errors
 /// When the path is refused, or SQLite cannot make it.
-pub fn create(settings: &Settings) -> Result<(), BangError> {
+pub fn create(settings: &Settings) -> Result<Option<u64>, BangError> {
     settings.check()?;
     guard::admit(settings)?;
     let settings = &Settings { path: place::file(&settings.path), ..settings.clone() };
     let never = Arc::new(AtomicBool::new(false));
     match connection::open(settings, May::Create, &never) {
-        Ok(_) => Ok(()),
+        Ok(connection) => Ok(birth(&connection).map(|(number, _)| number)),
         Err(OpenError::Sqlite(error, connection)) => {
             let path = settings.path.clone();
             match sort(&error, connection.as_deref(), "creating the database") {

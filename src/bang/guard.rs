@@ -32,6 +32,11 @@ pub enum Refusal {
     /// The path is a directory, a device ...
     #[error("{0}: not a regular file; name the database file itself")]
     NotAFile(PathBuf),
+    /// Something else is where SQLite has a sidecar file.
+    #[error(
+        "{0}: not a regular file, where SQLite has one of its own beside the database; move it away"
+    )]
+    Sidecar(PathBuf),
     /// SQLite could not have the files beside it that it needs.
     #[error(
         "{path}: the {what} is too long: SQLite needs a file there that goes on with {ending}; \
@@ -112,6 +117,9 @@ pub(super) fn admit(settings: &Settings) -> Result<Found, Refusal> {
     }
     inspect(&settings.path)?;
     inspect(&second::path(&file))?;
+    for database in [&file, &second::path(&file)] {
+        sidecars::inspect(database)?;
+    }
     let directory = file.parent().unwrap_or(directory);
     place::directory(directory)?;
     let found = find(&file, settings.existing)?;

@@ -312,7 +312,7 @@ fn header(settings: &Settings, start_us: u64) -> Header {
         boot: proc("random/boot_id"),
         start_us,
         start_unix_us: u64::try_from(unix.as_micros()).unwrap_or(0),
-        birth: None,
+        birth: settings.birth,
         settings: settings.document(),
     }
 }

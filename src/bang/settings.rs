@@ -136,6 +136,8 @@ pub struct Settings {
     pub path: PathBuf,
     /// What to do with one that is already there.
     pub existing: Existing,
+    /// The number of the database, where whoever made it tells: the volume is not asked for it.
+    pub birth: Option<u64>,
     /// The replica's name.
     pub replica: ReplicaName,
     /// Threads, each with its own connection.
@@ -219,6 +221,7 @@ impl Settings {
         Self {
             path: path.into(),
             existing: Existing::Keep,
+            birth: None,
             replica,
             workers: 4,
             seed,

@@ -40,6 +40,13 @@ pub(super) fn beside(database: &Path) -> [PathBuf; 3] {
     ["-journal", "-wal", "-shm"].map(|suffix| place::beside(database, suffix))
 }
 
+/// Refuses what is no file in the place of a sidecar file: SQLite's error would be taken for the
+/// volume's. The container engine makes a directory where it is told to mount a file that is missing.
+pub(super) fn inspect(database: &Path) -> Result<(), Refusal> {
+    let strange = |path: &PathBuf| path.metadata().is_ok_and(|found| !found.is_file());
+    beside(database).into_iter().find(strange).map_or(Ok(()), |path| Err(Refusal::Sidecar(path)))
+}
+
 /// The directory that stands for a lock where SQLite locks by one.
 pub(super) fn lock(database: &Path) -> PathBuf {
     place::beside(database, ".lock")

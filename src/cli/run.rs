@@ -44,6 +44,10 @@ pub struct RunArgs {
     #[arg(long, hide = true, conflicts_with = "reset")]
     trust: bool,
 
+    /// The number of that database, for the history
+    #[arg(long, hide = true, requires = "trust", value_name = "N")]
+    birth: Option<u64>,
+
     /// How long to run [default: until a signal]
     #[arg(short, long, value_parser = duration, value_name = "TIME")]
     duration: Option<Duration>,
@@ -198,10 +202,11 @@ impl WorkloadArgs {
 
 /// Runs one replica.
 pub(super) fn execute(args: RunArgs) -> anyhow::Result<Exit> {
-    let RunArgs { path, reset, trust, duration, workload, output } = args;
+    let RunArgs { path, reset, trust, birth, duration, workload, output } = args;
     workload.sqlite_library.as_deref().map_or(Ok(()), sqlite::load)?;
     let replica = output.replica.clone().unwrap_or_else(own_name);
     let mut settings = workload.settings(path, replica, duration)?;
+    settings.birth = birth;
     settings.existing = match (reset, trust) {
         (true, _) => Existing::Reset,
         (false, true) => Existing::Trust,

@@ -178,6 +178,9 @@ fn flags(settings: &Settings) -> Vec<String> {
         format!("--locking-mode={}", settings.locking_mode),
         format!("--vfs={}", settings.vfs),
     ];
+    if let Some(birth) = settings.birth {
+        flags.push(format!("--birth={birth}"));
+    }
     if let Some(duration) = settings.duration {
         flags.push(format!("--duration={}us", duration.as_micros()));
     }

@@ -134,13 +134,13 @@ impl Place<'_> {
 /// Runs one trial.
 pub(super) fn run(place: &Place<'_>, stop: &Receiver<Stop>) -> Result<Trial, CompareError> {
     let seed = Seed(mix(place.config.seed.0, u64::from(place.trial)) >> 32);
-    let settings = Settings {
+    let mut settings = Settings {
         seed,
         path: place.volume.join(DATABASE),
         duration: Some(place.config.duration),
         ..place.config.workload.clone()
     };
-    bang::create(&settings)?;
+    settings.birth = bang::create(&settings)?;
     let plan = Plan { seed: seed.0, ..place.plan.clone() };
     let daemon = match place.views {
         [] => None,

@@ -146,6 +146,47 @@ fn a_database_that_is_another_one_accuses_nobody() {
 }
 
 #[test]
+fn a_history_whose_end_is_missing_accuses_of_losses_only() {
+    let (place, results) = (Place::new(), Place::new());
+    worked(&place, &results, &["a"]);
+    let database = place.database().display().to_string();
+    let judged = || {
+        let output = check(results.path(), &["--database", &database, "--json"]);
+        (output.status.code(), document(&output))
+    };
+    let history = results.path().join("replica-a.jsonl");
+    let whole = fs::read_to_string(&history).unwrap();
+    let commits = |text: &str| text.matches("\"commit\"").count();
+    let lines = whole.split_inclusive('\n').take(whole.lines().count() / 2);
+    let half = lines.collect::<String>();
+    assert!(
+        commits(&half) + 2 < commits(&whole),
+        "more is missing than a killed replica leaves out"
+    );
+    fs::write(&history, &half).unwrap();
+    let (status, found) = judged();
+    assert_eq!(status, Some(0), "{found:#}");
+    assert_eq!(
+        (&found["histories"][0]["ended"], &found["database"]["lost"]),
+        (&false.into(), &0.into())
+    );
+    // With its end it must have told all.
+    fs::write(&history, half.clone() + whole.split_inclusive('\n').last().unwrap()).unwrap();
+    assert_eq!(judged().0, Some(1), "too much is there");
+    let connection = rusqlite::Connection::open(place.database()).unwrap();
+    let sql = "UPDATE state SET version = version - (SELECT max(n) FROM tally);
+               UPDATE tally SET n = 0 WHERE n = (SELECT max(n) FROM tally)";
+    connection.execute_batch(sql).unwrap();
+    drop(connection);
+    fs::write(&history, &half).unwrap();
+    let (status, found) = judged();
+    assert_eq!(
+        (status, found["kinds"].clone()),
+        (Some(1), serde_json::json!({ "lost-commit": 1 }))
+    );
+}
+
+#[test]
 fn a_second_run_under_one_name_leaves_the_history_of_the_first() {
     let (place, results) = (Place::new(), Place::new());
     let again = format!("--duration 300ms --replica a --out {}", results.path().display());
@@ -332,6 +373,13 @@ fn a_comparison_is_judged_as_it_was_live_and_reported() {
     assert!(kept("descriptors.txt").contains("/walbanger.db-wal"), "{}", kept("descriptors.txt"));
     assert!(!out.join("trial-001-clean/forensics").exists());
 
+    // They know of which database they are, although they believe nothing that the volume says.
+    let (place, faulted) = (Place::new(), out.join("trial-001-faulted"));
+    worked(&place, &Place::new(), &["other"]);
+    let output = check(&faulted, &["--database", place.database().to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(stderr(&output)[0].contains("it is another database"), "{output:?}");
+
     let archive = rig.path("out.tar");
     let mut report = walbanger();
     let output = report.arg("report").arg(&out).arg("--bundle").arg(&archive).output().unwrap();
@@ -355,6 +403,32 @@ fn a_comparison_is_judged_as_it_was_live_and_reported() {
     let output = report.arg("report").arg(&out).arg("--bundle").arg(&inside).output().unwrap();
     assert_eq!(output.status.code(), Some(2), "{output:?}");
     rig.assert_nothing_left();
+}
+
+#[test]
+fn an_archive_takes_the_place_of_a_file_and_of_nothing_else() {
+    let (place, results, elsewhere) = (Place::new(), Place::new(), Place::new());
+    worked(&place, &results, &["a"]);
+    let bundle = |file: &Path| {
+        let mut report = walbanger();
+        report.arg("report").arg(results.path()).arg("--bundle").arg(file).output().unwrap()
+    };
+    let at = |name: &str| elsewhere.path().join(name);
+    nix::unistd::mkfifo(&at("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    std::os::unix::fs::symlink("/dev/null", at("device")).unwrap();
+    for file in [at("pipe"), at("device"), at("none/b.tar"), elsewhere.path().to_owned()] {
+        let output = bundle(&file);
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        assert!(stderr(&output)[0].contains("no place for an archive"), "{output:?}");
+    }
+    assert_eq!(names(elsewhere.path()).len(), 2, "nothing was added");
+    assert!(at("device").is_symlink() && at("pipe").metadata().is_ok_and(|pipe| !pipe.is_file()));
+    fs::write(at("b.tar"), "an older one").unwrap();
+    fs::write(at("b.tar.new"), "somebody's").unwrap();
+    assert_eq!(bundle(&at("b.tar")).status.code(), Some(0));
+    assert_eq!(fs::read_to_string(at("b.tar.new")).unwrap(), "somebody's");
+    assert!(tar::Archive::new(File::open(at("b.tar")).unwrap()).entries().unwrap().count() > 1);
+    assert_eq!(names(elsewhere.path()).len(), 4);
 }
 
 #[test]

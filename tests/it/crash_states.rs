@@ -59,6 +59,18 @@ fn an_honest_volume_keeps_what_full_promises() {
 }
 
 #[test]
+fn a_history_whose_end_is_missing_accuses_nobody() {
+    let Some(rig) = Rig::new() else { return };
+    let results = record(&rig, &[], &["--synchronous=full"]);
+    let history = results.join("replica-a.jsonl");
+    let whole = fs::read(&history).unwrap();
+    fs::write(&history, &whole[..whole.len() / 2]).unwrap();
+    let (code, document) = judged(&results);
+    assert_eq!((code, &document["broken"]), (Some(0), &0.into()), "{document:#}");
+    assert!(document["judged"].as_u64() > Some(10), "{document:#}");
+}
+
+#[test]
 fn an_honest_volume_is_whole_under_normal() {
     let Some(rig) = Rig::new() else { return };
     let (code, document) = judged(&record(&rig, &[], &["--synchronous=normal"]));
@@ -146,11 +158,14 @@ fn what_is_no_recorded_run_is_refused_in_one_line() {
         assert_eq!(output.status.code(), Some(2), "{output:?}");
         assert!(stderr(&output).len() == 1 && stderr(&output)[0].contains(why), "{output:?}");
     };
-    refused("recording: cannot be read");
+    refused("there is no recording");
     fs::write(place.path().join("recording"), "something else").unwrap();
     refused("not a recording of walbanger mount --record");
     fs::write(place.path().join("recording"), "walbanger recording 2\n").unwrap();
-    refused("holds no history");
+    refused("holds no whole line of a history");
+    fs::write(place.path().join("replica-a.jsonl"), "").unwrap();
+    refused("holds no whole line of a history");
+    fs::remove_file(place.path().join("replica-a.jsonl")).unwrap();
     let elsewhere = tempfile::tempdir().unwrap();
     let database = elsewhere.path().join("test.db");
     let run = ["--duration=100ms", "--workers=1", "--synchronous=off", "--out"];

@@ -80,6 +80,19 @@ fn paths_that_are_no_files_are_refused() {
 }
 
 #[test]
+fn what_is_no_file_in_the_place_of_a_sidecar_file_is_not_the_fault_of_the_volume() {
+    for suffix in ["-journal", "-wal", "-shm"] {
+        let place = Place::new();
+        assert_eq!(place.run("--duration 1s").status.code(), Some(0));
+        fs::create_dir(place.sidecar(suffix)).unwrap();
+        assert_refused(&place.run("--duration 1s"), "where SQLite has one of its own");
+        fs::remove_dir(place.sidecar(suffix)).unwrap();
+        nix::unistd::mkfifo(&place.sidecar(suffix), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert_refused(&place.run("--duration 1s --reset"), "where SQLite has one of its own");
+    }
+}
+
+#[test]
 fn an_empty_file_is_a_fresh_database() {
     let place = Place::new();
     fs::write(place.database(), "").unwrap();
