@@ -20,6 +20,12 @@ pub fn meaning(code: i32) -> &'static str {
     find(code).or_else(|| find(code & 0xff)).map_or("unknown to this version", |(.., text)| text)
 }
 
+/// Whether SQLite has a code of this number.
+#[must_use]
+pub fn is_known(code: i32) -> bool {
+    find(code).is_some()
+}
+
 fn find(code: i32) -> Option<(i32, &'static str, &'static str)> {
     CODES.binary_search_by_key(&code, |(code, ..)| *code).ok().map(|at| CODES[at])
 }
@@ -160,5 +166,6 @@ mod tests {
         assert_eq!(name(0x630a), "SQLITE_IOERR|(99<<8)");
         assert_eq!(meaning(0x630a), meaning(10));
         assert_eq!(name(77), "SQLITE_77");
+        assert_eq!([5898, 0x630a, 77].map(is_known), [true, false, false]);
     }
 }

@@ -14,6 +14,7 @@ mod trial;
 mod verdict;
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crossbeam_channel::Receiver;
@@ -59,7 +60,8 @@ pub fn run(
     let Config { workload, duration, launcher, bare, .. } = config;
     let kept = config.out.is_some();
     let conflict = |cuts: PowerCuts| cuts.conflict(workload, *duration, launcher, *bare, kept);
-    if let Some(why) = config.power.and_then(conflict) {
+    let rare = config.chaos.conflict(*duration);
+    if let Some(why) = config.power.and_then(conflict).or(rare) {
         return Err(CompareError::Place(why));
     }
     walbanger_fuse::require_fuse().map_err(CompareError::Machine)?;
@@ -80,6 +82,7 @@ pub fn run(
         ended => ended.err(),
     };
     let mut comparison = Comparison::new(config, trials, ended);
+    comparison.notes.extend(proof.note);
     comparison.not_kept = stage.keep(&comparison).err().map(|error| error.to_string());
     Ok(comparison)
 }
@@ -158,7 +161,9 @@ impl<'a> Stage<'a> {
         let mut report = self.prove_views(&volume);
         let broken = matches!(report, Err(CompareError::SelfTest(_)));
         let free = self.config.views.is_none() && self.config.layout.is_none();
-        if broken && free && self.views.len() > 1 && highest_view(&self.config.plan.quirks) < 2 {
+        let enough = self.config.between_views().is_none();
+        let named = highest_view(&self.config.plan.quirks) > 1;
+        if broken && free && self.views.len() > 1 && enough && !named {
             let several = report;
             self.views.truncate(1);
             report = self.prove_views(&volume);
@@ -166,8 +171,13 @@ impl<'a> Stage<'a> {
                 note = Some(format!("{why}; all replicas share one view"));
             }
         }
-        let report = report?;
-        let data = report.views.first().map_or("", |view| view.data.describe());
+        let report = report.map_err(|error| match (error, self.config.between_views()) {
+            (CompareError::SelfTest(why), Some(quirk)) => {
+                CompareError::SelfTest(format!("{why}; {quirk} needs two views"))
+            }
+            (error, _) => error,
+        })?;
+        let data = report.data();
         fs::remove_dir_all(&volume).map_err(CompareError::io(&volume))?;
         Ok(Proof { data, note })
     }
@@ -274,7 +284,12 @@ fn on_volume(volume: &Path) -> Result<Workplace, CompareError> {
             return Err(refused("not empty; --volume names an empty directory"));
         }
     }
-    Workplace::below(&volume).map_err(CompareError::io(&volume))
+    Workplace::below(&volume).map_err(|error| match error.kind() {
+        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
+            refused(&format!("cannot be written: {error}; make it writable for this user"))
+        }
+        _ => CompareError::io(&volume)(error),
+    })
 }
 
 /// Whether a path, which need not exist yet, is in a directory.

@@ -103,6 +103,8 @@ impl SelfTestError {
 /// How the directory begins in which all of this happens; nobody else's files are in it.
 const PLACE: &str = "walbanger-selftest-";
 const FILE: &str = "file";
+/// What SQLite must map: the index of a WAL. Not every view maps other files, too.
+const INDEX: &str = "other.db-shm";
 const DATABASE: &str = "test.db";
 /// The byte that is locked: SQLite's WRITE lock in a `-shm` file.
 const BYTE: i64 = 120;
@@ -219,11 +221,11 @@ pub fn probe_lock(path: &Path) -> io::Result<bool> {
 }
 
 fn mappings(one: &Path, other: &Path) -> Result<(), SelfTestError> {
-    let (a, b) = (open(&one.join(FILE))?, open(&other.join(FILE))?);
-    let failed = |source| SelfTestError::File { path: other.join(FILE), source };
+    let (a, b) = (open(&one.join(INDEX))?, open(&other.join(INDEX))?);
+    let failed = |source| SelfTestError::File { path: other.join(INDEX), source };
     // Written, not only made longer: on a full disk a store to a hole would end the process.
     (&a).write_all(&[0; MAPPING_LENGTH])
-        .map_err(|source| SelfTestError::File { path: one.join(FILE), source })?;
+        .map_err(|source| SelfTestError::File { path: one.join(INDEX), source })?;
     // As SQLite does; a page beyond the size that this side knows of would end the process.
     let seen = b.metadata().map_err(failed)?.len();
     if seen != MAPPING_LENGTH as u64 {

@@ -278,6 +278,20 @@ impl Quirk {
         })
     }
 
+    /// Whether it shows only between views: those who share one see nothing of it.
+    #[must_use]
+    pub const fn is_between_views(&self) -> bool {
+        match self.kind {
+            QuirkKind::SharedMemory(memory) => memory.is_copied(),
+            QuirkKind::LockScope(scope) => matches!(scope, LockScope::View),
+            QuirkKind::DataCache(..)
+            | QuirkKind::AttrCache(..)
+            | QuirkKind::EntryCache(..)
+            | QuirkKind::NegativeCache(_) => true,
+            _ => false,
+        }
+    }
+
     /// Whether it can damage what others keep on the volume: an error that the caller is told does
     /// not.
     #[must_use]

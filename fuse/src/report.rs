@@ -49,6 +49,20 @@ pub struct Report {
     pub out_of_descriptors: bool,
 }
 
+impl Report {
+    /// How data gets to the volume, in words.
+    #[must_use]
+    pub fn data(&self) -> &'static str {
+        match (self.views.first().map(|view| view.data), self.durability) {
+            (Some(DataPath::Passthrough), Durability::Tracked) => {
+                "kernel passthrough of shared memory, all else tracked by the daemon"
+            }
+            (Some(data), _) => data.describe(),
+            (None, _) => "",
+        }
+    }
+}
+
 /// What happened on one view.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ViewReport {

@@ -14,6 +14,7 @@ use super::program;
 use super::run::{WorkloadArgs, duration};
 use super::sqlite;
 use crate::bang::{BangError, Settings, Vfs};
+use crate::codes;
 use crate::compare::{
     self, Answer, ArmName, Bare, Chaos, CompareError, Comparison, Config, Every, Launcher,
     PowerCuts, Step, StopRule, Stops, Trials,
@@ -161,7 +162,7 @@ struct ResultArgs {
     expect: Option<Expected>,
 
     /// Exit with 1 unless the faulted arm showed this SQLite code
-    #[arg(long, value_name = "CODE", allow_negative_numbers = true)]
+    #[arg(long, value_name = "CODE", allow_negative_numbers = true, value_parser = code)]
     expect_code: Option<i32>,
 }
 
@@ -172,6 +173,12 @@ enum Expected {
     NotReproduced,
     /// What the profile foretells
     Predicted,
+}
+
+fn code(text: &str) -> Result<i32, String> {
+    let known = text.parse().ok().filter(|code| codes::is_known(*code));
+    known
+        .ok_or_else(|| "not a result code of SQLite; write its number, as in 11 or 5386".to_owned())
 }
 
 /// Compares, and says what came out.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Serialize;
-use walbanger_fuse::{LockMode, Plan};
+use walbanger_fuse::{LockMode, Plan, Quirk};
 
 use super::prediction::is_refusal;
 use super::verdict::needs_power_cut;
@@ -113,7 +113,13 @@ impl Config {
     /// How many views there are.
     pub(super) fn views(&self) -> Result<u32, CompareError> {
         let layout = self.layout.unwrap_or_default();
-        let views = self.views.unwrap_or_else(|| layout.views(self.replicas));
+        // With more of them SQLite has the database mapped nowhere while durability is tracked.
+        let one = self.power.is_some() && self.layout.is_none();
+        let views = match self.views {
+            Some(views) => views,
+            None if one => highest_view(&self.plan.quirks).max(1),
+            None => layout.views(self.replicas),
+        };
         if self.layout.is_some() && self.replicas < layout.fewest_replicas() {
             let why = "a boundary has two sides; give --replicas=2 or more";
             return Err(CompareError::Place(why.to_owned()));
@@ -125,7 +131,19 @@ impl Config {
         }
         let possible = self.plan.check(views as usize, self.locks);
         possible.map_err(|why| CompareError::Place(why.to_string()))?;
+        if let Some(quirk) = self.between_views()
+            && views.min(self.replicas) < 2
+        {
+            let flag = if self.replicas < 2 { "--replicas" } else { "--views" };
+            let why = format!("{quirk} shows between two views only; give {flag}=2 or more");
+            return Err(CompareError::Place(why));
+        }
         Ok(views)
+    }
+
+    /// The first of the quirks that those who share a view do not see.
+    pub(super) fn between_views(&self) -> Option<&Quirk> {
+        self.plan.quirks.iter().find(|quirk| quirk.is_between_views())
     }
 
     /// Whether nothing that the plan does can show, because the power stays on.

@@ -5,7 +5,7 @@ use walbanger_fuse::Plan;
 
 use super::ArmName;
 use super::trial::Trial;
-use super::verdict::{Answer, Judgement};
+use super::verdict::{Answer, Judgement, was_asked};
 use crate::codes;
 use crate::evidence::{Evidence, Kind};
 use crate::profile::{Outcome, Prediction};
@@ -87,7 +87,9 @@ pub(super) fn foretold(
         Outcome::Refuses if harm > 0 => sure.then_some(false),
         Outcome::Refuses => Some(refusals > 0),
         Outcome::Safe if harm + refusals > 0 => sure.then_some(false),
-        Outcome::Safe if judgement.answer == Answer::NotReproduced || plan.is_clean() => Some(true),
+        Outcome::Safe if judgement.answer == Answer::NotReproduced => Some(true),
+        // SQLite does not do what the boundary is bad at.
+        Outcome::Safe if plan.is_clean() || !was_asked(trials) => Some(true),
         Outcome::Safe => None,
     };
     Foretold {
@@ -311,6 +313,19 @@ mod tests {
             trial.mount.as_mut().unwrap().faults.iter_mut().for_each(|fault| fault.fired = 0);
         });
         assert_eq!(look_at(&plan, Outcome::Safe, &never).0, None);
+        let unasked = with(&[(false, false); 3], |trial| {
+            let faults = trial.mount.as_mut().unwrap().faults.iter_mut();
+            faults.for_each(|fault| (fault.seen, fault.fired) = (0, 0));
+        });
+        let unasked: Vec<_> = unasked.into_iter().filter(|t| t.arm == ArmName::Faulted).collect();
+        let mut clean = trials(&[(false, false); 3]);
+        clean.retain(|trial| trial.arm == ArmName::Clean);
+        for trial in &mut clean {
+            trial.mount = None;
+        }
+        let all = [clean, unasked].concat();
+        assert_eq!(look_at(&plan, Outcome::Safe, &all).0, Some(true), "SQLite does not do it");
+        assert_eq!(look_at(&plan, Outcome::Breaks, &all).0, Some(false));
         assert_eq!(look(Outcome::Safe, &never).0, Some(true), "without a plan nothing need fire");
     }
 }

@@ -32,6 +32,8 @@ pub struct Comparison {
     pub throughput_ratio: Option<Estimate>,
     /// Commits a second of the clean arm to those of the bare one.
     pub bare_ratio: Option<Estimate>,
+    /// What whoever reads the result should know of the views.
+    pub notes: Vec<String>,
     /// What ended it early: a signal, or a trial that could not be run.
     pub ended_early: Option<Arc<CompareError>>,
     /// Why the results could not be kept, if they should have been.
@@ -95,6 +97,7 @@ pub struct Document<'a> {
     bare_ratio: Option<Estimate>,
     stopped_by: Option<&'static str>,
     ended_early_by: Option<String>,
+    notes: &'a [String],
     settings: &'a serde_json::Value,
     arms: &'a [Arm],
 }
@@ -153,6 +156,7 @@ impl Comparison {
             broken_guarantees,
             throughput_ratio,
             bare_ratio,
+            notes: Vec::new(),
             ended_early: ended.map(Arc::new),
             not_kept: None,
             profile: config.profile.as_ref().map(|profile| profile.name.clone()),
@@ -177,6 +181,7 @@ impl Comparison {
             bare_ratio: self.bare_ratio,
             stopped_by: self.signal().map(Signal::as_str),
             ended_early_by: self.ended_early.as_ref().map(ToString::to_string),
+            notes: &self.notes,
             settings: &self.settings,
             arms: &self.arms,
         }

@@ -115,16 +115,7 @@ fn answer(plan: &Plan, trials: &[Trial], p_value: f64) -> (Answer, String) {
         );
         return say(Answer::Undecided, because);
     }
-    if !plan.rules.is_empty() && fired(trials) == 0 {
-        return say(Answer::Undecided, "no fault ever fired".to_owned());
-    }
-    let cuts = trials.iter().filter_map(|trial| trial.power).map(|power| power.cuts);
-    if needs_power_cut(plan) && cuts.sum::<u64>() == 0 {
-        let because = format!(
-            "{} fsyncs were answered and not done as told, which nobody sees until the power \
-             goes: give --power-cut=every=1s",
-            fired(trials)
-        );
+    if let Some(because) = untried(plan, trials) {
         return say(Answer::Undecided, because);
     }
     let rate = highest_silent_rate(faulted) * 100.0;
@@ -133,6 +124,23 @@ fn answer(plan: &Plan, trials: &[Trial], p_value: f64) -> (Answer, String) {
          than {rate:.0} % of such trials stays silent in fewer than 5 of 100 such comparisons"
     );
     say(Answer::NotReproduced, because)
+}
+
+/// Why silence says nothing of the plan, if so.
+fn untried(plan: &Plan, trials: &[Trial]) -> Option<String> {
+    let fired = fired(trials);
+    if !plan.is_clean() && fired == 0 {
+        let asked = was_asked(trials);
+        let why = "not one call was made that the faults are for";
+        return Some(if asked { "no fault ever fired" } else { why }.to_owned());
+    }
+    let cuts = trials.iter().filter_map(|trial| trial.power).map(|power| power.cuts);
+    (needs_power_cut(plan) && cuts.sum::<u64>() == 0).then(|| {
+        format!(
+            "{fired} fsyncs were answered and not done as told, which nobody sees until the power \
+             goes: give --power-cut=every=1s"
+        )
+    })
 }
 
 /// The bound on chance, in brackets; of 1 nothing is said.
@@ -168,6 +176,13 @@ pub(super) fn fired(trials: &[Trial]) -> u64 {
     reports.flat_map(|report: &Report| &report.faults).map(|fault| fault.fired).sum()
 }
 
+/// Whether there was a call that a fault could have befallen.
+#[must_use]
+pub(super) fn was_asked(trials: &[Trial]) -> bool {
+    let reports = trials.iter().filter_map(|trial| trial.mount.as_ref());
+    reports.flat_map(|report: &Report| &report.faults).any(|fault| fault.seen > 0)
+}
+
 fn failures(trials: &[Trial], arm: ArmName) -> usize {
     trials.iter().filter(|trial| trial.arm == arm && trial.has_evidence()).count()
 }
@@ -187,7 +202,7 @@ fn test(trials: &[Trial]) -> Sequential {
 pub(super) mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
-    use walbanger_fuse::{Action, FaultCount, LockMode, Probability, Rule};
+    use walbanger_fuse::{Action, FaultCount, LockMode, Probability, Quirk, Rule};
 
     use super::*;
     use crate::compare::PowerDone;
@@ -299,6 +314,18 @@ pub(super) mod tests {
         }
         let judgement = judge(&plan(Target::Lock), &silent);
         assert_eq!((judgement.answer, fired(&silent)), (Answer::Undecided, 0));
+        assert_eq!(judgement.because, "no fault ever fired");
+        let odd = Plan {
+            rules: vec![],
+            quirks: vec![Quirk::parse("lock-scope", "none").unwrap()],
+            seed: 1,
+        };
+        assert_eq!(judge(&odd, &silent).answer, Answer::Undecided, "a quirk neither");
+        for trial in &mut silent {
+            trial.mount.as_mut().unwrap().faults.iter_mut().for_each(|fault| fault.seen = 0);
+        }
+        let judgement = judge(&odd, &silent);
+        assert!(judgement.because.starts_with("not one call was made"), "{}", judgement.because);
         let mut idle = trials(&[(false, true); 9]);
         for trial in &mut idle {
             trial.commits = 0;

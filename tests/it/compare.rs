@@ -137,6 +137,7 @@ fn chaos_that_would_accuse_the_volume_or_never_end_is_refused() {
         ("--stop-every=0s", "0s is too often; at least 10ms"),
         ("--stop-every=1s,for=0s", "for=0ns is not between"),
         ("--restart-every=0s", "0s is too often; at least 10ms"),
+        ("--restart-every=5h", "every 5h does not fit into trials of 5s"),
     ] {
         let volume = place.path().join("volume");
         fs::create_dir_all(&volume).unwrap();
@@ -202,6 +203,36 @@ fn without_passthrough_several_views_are_no_baseline() {
     let output = rig.compare(&flags).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert!(stderr(&output).iter().any(|line| line.contains("share one view")), "{output:?}");
+    let (document, _) = document(rig.compare(&flags).arg("--faulted-only"));
+    assert!(document["notes"][0].as_str().unwrap().contains("share one view"), "{document:#}");
+    // One view is no answer where two are what is asked about.
+    let output = rig.compare(&flags).arg("--lock-scope=view").output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    assert!(stderr(&output).last().unwrap().contains("needs two views"), "{output:?}");
+    rig.assert_nothing_left();
+}
+
+#[test]
+fn a_quirk_that_cannot_show_or_never_acts_is_not_cleared() {
+    let Some(rig) = Rig::new() else { return };
+    let short = ["--trials=1", "--duration=1s"];
+    for (flags, words) in [
+        ("--lock-scope=view --views=1", "shows between two views only; give --views=2"),
+        ("--shared-memory=private --replicas=1", "give --replicas=2 or more"),
+        ("--data-cache=1s --power-cut=every=300ms", "give --views=2 or more"),
+    ] {
+        let output = rig.compare(&short).args(flags.split(' ')).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{flags}: {output:?}");
+        assert!(stderr(&output)[0].contains(words), "{flags}: {output:?}");
+    }
+    for (flag, words) in [
+        ("--write=torn,file=other", "not one call was made that the faults are for"),
+        ("--read=EIO,rate=0", "no fault ever fired"),
+    ] {
+        let (document, status) = document(rig.compare(&short).arg(flag));
+        assert_eq!((status, &document["verdict"]), (Some(4), &"undecided".into()), "{flag}");
+        assert_eq!(document["because"], words, "{flag}");
+    }
     rig.assert_nothing_left();
 }
 

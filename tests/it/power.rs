@@ -51,6 +51,34 @@ fn a_power_cut_shows_which_fsync_lied_and_accuses_no_honest_one() {
 }
 
 #[test]
+fn evidence_of_a_cut_is_no_older_than_the_lie_behind_it() {
+    let Some(rig) = Rig::new() else { return };
+    let flags = ["--drop-fsync", "--power-cut=every=300ms,keep=nothing,torn=no", "--trials=2"];
+    let (document, _) = document(&rig, &flags);
+    let mut seen = 0;
+    for one in trials(&document, "faulted").iter().flat_map(|t| t["evidence"].as_array().unwrap()) {
+        let message = one["message"].as_str().unwrap();
+        let Some((_, rest)) = message.split_once(" was answered at ") else { continue };
+        let answered: f64 = rest.split_once(" s ").unwrap().0.parse().unwrap();
+        assert!(one["at"].as_f64().unwrap() + 0.001 >= answered, "{one:#}");
+        seen += 1;
+    }
+    assert!(seen > 0, "{document:#}");
+}
+
+#[test]
+fn several_views_lose_the_same_when_the_power_goes() {
+    let Some(rig) = Rig::new() else { return };
+    let flags = ["--views=2", "--fsync=no-op,file=wal", "--power-cut=every=400ms,keep=nothing"];
+    let (document, status) = document(&rig, &[&flags[..], &["--expect=reproduced"]].concat());
+    assert_eq!(status, Some(0), "{document:#}");
+    assert_silent(&document, "clean");
+    let mount = &trials(&document, "clean")[0]["mount"];
+    assert_eq!(mount["views"].as_array().unwrap().len(), 2, "{mount:#}");
+    rig.assert_nothing_left();
+}
+
+#[test]
 fn the_moment_after_a_cut_is_kept_and_not_that_of_what_is_found_later() {
     let Some(rig) = Rig::new() else { return };
     let out = rig.path("results");

@@ -145,7 +145,7 @@ pub enum QuirkError {
     #[error("there is no quirk '{0}'")]
     Axis(String),
     /// The axis has no such value.
-    #[error("--{axis}={value} is not possible: write {possible}")]
+    #[error("--{axis}={value} is not possible: write {possible}{}", errnos(.possible))]
     Value {
         /// The axis.
         axis: &'static str,
@@ -174,6 +174,15 @@ pub enum QuirkError {
         /// Why not.
         reason: &'static str,
     },
+}
+
+/// What may stand for ERRNO, where it does.
+fn errnos(possible: &str) -> String {
+    if !possible.contains("ERRNO") {
+        return String::new();
+    }
+    let names: Vec<_> = ERRNOS.iter().map(|(name, _)| *name).collect();
+    format!(", where ERRNO is one of {}", names.join(", "))
 }
 
 /// The errnos that a quirk can give.
@@ -371,6 +380,22 @@ mod tests {
     }
 
     #[test]
+    fn what_shows_between_views_only_is_told_apart() {
+        let between = |flag: &&str| {
+            let (axis, value) = flag.split_once('=').unwrap();
+            Quirk::parse(axis, value).unwrap().is_between_views()
+        };
+        let two = ["lock-scope=view", "shared-memory=private", "shared-memory=lazy=5ms"];
+        assert!(two.iter().all(between));
+        let two = ["shared-memory=at-lock", "data-cache=1s", "attr-cache=1s", "entry-cache=1s"];
+        assert!(two.iter().all(between) && between(&"negative-cache=1s"));
+        let one = ["lock-scope=process", "lock-scope=none", "shared-memory=fault", "read=short"];
+        assert!(!one.iter().any(between));
+        let one = ["shared-memory=unsupported", "lock-life=lost-on-close", "inode=per-open"];
+        assert!(!one.iter().any(between));
+    }
+
+    #[test]
     fn a_time_that_no_clock_can_take_is_none() {
         assert!(Quirk::parse("write", "late=300000000000years").is_err());
     }
@@ -414,7 +439,7 @@ mod tests {
             ("lock-scope", "view,file=x", "file=db+wal"),
             ("lock-scope", "view,rate=0.1", "'rate=0.1' is not possible"),
             ("lock-scope", "view,view=0", "view=2"),
-            ("lock-errno", "EWHAT", "ERRNO"),
+            ("lock-errno", "EWHAT", "write ERRNO, where ERRNO is one of EACCES, "),
             ("shared-memory", "lazy=0s", "lazy=TIME"),
             ("shared-memory", "unsupported=EINVAL", "ENODEV and nothing else"),
             ("data-cache", "1s,file=shm", "--shared-memory is for it"),

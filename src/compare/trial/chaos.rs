@@ -87,6 +87,15 @@ impl Chaos {
         *self != Self::default()
     }
 
+    /// Why they cannot be had in trials of this length, if so.
+    pub(in crate::compare) fn conflict(&self, duration: Duration) -> Option<String> {
+        let stops = self.stop.map(|stops| stops.every);
+        let all = [self.kill, stops, self.restart].into_iter().flatten();
+        let rare = all.into_iter().find(|every| every.time() >= duration)?;
+        let duration = humantime::format_duration(duration);
+        Some(format!("every {rare} does not fit into trials of {duration}; raise --duration"))
+    }
+
     /// The flags that say the same.
     #[must_use]
     pub fn flags(&self) -> Vec<String> {
@@ -227,6 +236,16 @@ mod tests {
         for bad in ["", "1", "1ms", "1s,50ms", "1s,for=6s", "1s,for=0s", "1s,for=1s,for=1s"] {
             assert!(bad.parse::<Stops>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn what_is_rarer_than_trials_are_long_is_refused() {
+        let conflict = |kill, stop| chaos(kill, stop).conflict(Duration::from_secs(2));
+        assert_eq!(conflict("1s", "1s"), None);
+        let why = conflict("1s", "2s").unwrap();
+        assert_eq!(why, "every 2s does not fit into trials of 2s; raise --duration");
+        assert!(conflict("3s", "").unwrap().starts_with("every 3s "));
+        assert_eq!(Chaos::default().conflict(Duration::ZERO), None);
     }
 
     #[test]

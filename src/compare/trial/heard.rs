@@ -177,6 +177,12 @@ impl Heard {
         }
     }
 
+    /// Something happened at this moment of the machine's monotonic clock, in microseconds: what is
+    /// found now is not older.
+    pub(super) fn passed(&mut self, now_us: u64) {
+        self.last_us = self.last_us.max(now_us);
+    }
+
     /// From the start of the first replica to the last that was heard of any.
     pub(super) fn seconds(&self) -> f64 {
         let zero = self.zero_us.unwrap_or(self.last_us);

@@ -14,6 +14,7 @@ use crate::ctl::{self, Answer, Order};
 use crate::evidence::{Evidence, Kind};
 use crate::forensics;
 use crate::judge::by_child;
+use crate::sys::monotonic_us;
 
 impl Crew<'_> {
     /// Cuts the power when its moment has come: kills all replicas, has the database judged as the
@@ -35,6 +36,7 @@ impl Crew<'_> {
         }
         self.power.cuts += 1;
         let report = crash_views(self.place, cuts.cut(self.settings.seed, self.power.cuts))?;
+        self.heard.passed(monotonic_us());
         self.power.at_stake += report.at_stake;
         self.judge_cut(&report)?;
         self.next_cut = Some(self.age + cuts.gap(self.settings.seed, self.power.cuts + 1));
