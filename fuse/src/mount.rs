@@ -220,7 +220,7 @@ fn start_recording(
     let failed = |source| MountError::Record { path: path.clone(), source };
     let refused = |why| failed(std::io::Error::new(std::io::ErrorKind::InvalidInput, why));
     let Some(tracker) = &volume.tracker else {
-        return Err(refused("only tracked durability is recorded"));
+        return Err(refused("only what is tracked is recorded; give --durability=tracked"));
     };
     let parent = std::path::absolute(path).map_err(failed)?;
     let parent = parent.parent().unwrap_or(Path::new("/")).canonicalize().map_err(failed)?;

@@ -3,7 +3,7 @@
 use clap::{Args, CommandFactory as _};
 use clap_complete::Shell;
 
-use super::Cli;
+use super::{Cli, EXAMPLES};
 use crate::exit::Exit;
 use crate::output;
 
@@ -31,7 +31,9 @@ pub(super) fn completions(args: &CompletionsArgs) -> anyhow::Result<Exit> {
 
 /// Prints a manual page.
 pub(super) fn man(args: &ManArgs) -> anyhow::Result<Exit> {
-    let mut program = Cli::command();
+    // The first paragraph of a page is a line that `apropos` finds.
+    let about = "find out whether SQLite is safe on a shared volume, and why not";
+    let mut program = Cli::command().about(about).long_about(EXAMPLES);
     program.build();
     let command = match &args.command {
         None => program,

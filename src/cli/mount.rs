@@ -9,8 +9,8 @@ use clap::Args;
 use crossbeam_channel::{Receiver, never, select};
 use serde::Serialize;
 use walbanger_fuse::{
-    CrashReport, DataPath, DoubleGrant, Durability, LockMode, MountError, MountOptions, Mounted,
-    Plan, Report, ViewReport,
+    CrashReport, DataChoice, DataPath, DoubleGrant, Durability, LockMode, MountError, MountOptions,
+    Mounted, Plan, Report, ViewReport,
 };
 
 use super::faults::{FaultArgs, ViewArgs};
@@ -153,9 +153,9 @@ pub(super) fn execute(args: &MountArgs) -> anyhow::Result<Exit> {
             return Ok(exit_of(&error));
         }
     };
-    if let Err(why) = proven(&mounted, args) {
+    if let Err((exit, why)) = fit(&mounted, args) {
         program::complain(&why);
-        return Ok(Exit::Unable);
+        return Ok(exit);
     }
     let control = Control::listen(mounted.views())
         .inspect_err(|error| tracing::warn!(%error, "walbanger ctl cannot reach this mount"));
@@ -176,14 +176,16 @@ pub(super) fn execute(args: &MountArgs) -> anyhow::Result<Exit> {
 }
 
 /// Whether the views are fit for use, as far as that was to be found out.
-fn proven(mounted: &Mounted, args: &MountArgs) -> Result<(), String> {
-    coherent(&mounted.report(), args)?;
+fn fit(mounted: &Mounted, args: &MountArgs) -> Result<(), (Exit, String)> {
+    let asked_for = matches!(args.how.data, DataChoice::Only(_));
+    let exit = if asked_for { Exit::Usage } else { Exit::Unable };
+    coherent(&mounted.report(), args).map_err(|why| (exit, why))?;
     if !args.self_test {
         return Ok(());
     }
     let views: Vec<_> = mounted.views().map(Path::to_owned).collect();
     match prove_apart(&views) {
-        Err(Unproven::Broken(why) | Unproven::Interrupted(why)) => Err(why),
+        Err(Unproven::Broken(why) | Unproven::Interrupted(why)) => Err((Exit::Unable, why)),
         _ => Ok(()),
     }
 }
@@ -311,7 +313,7 @@ fn greeting(args: &MountArgs, mounted: &Mounted, plan: &walbanger_fuse::Plan) ->
         LockMode::Forward => "locks forwarded",
         LockMode::Local => "locks local to each view",
     };
-    let data = report.views.first().map_or("", |view| view.data.describe());
+    let data = report.data();
     let _ =
         write!(text, "Mounted {} on {} ({data}, {locks}); ", shown(&args.volume), views.join(", "));
     let _ = match plan.flags().as_slice() {

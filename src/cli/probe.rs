@@ -1,7 +1,10 @@
 //! `walbanger probe` and its agent: the options and the words.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -48,7 +51,7 @@ pub struct ProbeArgs {
     a: PathBuf,
 
     /// The volume as B sees it
-    #[arg(value_name = "DIR_B", required_unless_present = "agent", conflicts_with = "agent")]
+    #[arg(value_name = "DIR_B", conflicts_with = "agent")]
     b: Option<PathBuf>,
 
     /// The command that is B; its words are split as a shell would split them
@@ -56,7 +59,7 @@ pub struct ProbeArgs {
     agent: Option<String>,
 
     /// How long an agent may take to start
-    #[arg(long, default_value = "20s", value_parser = duration, value_name = "TIME")]
+    #[arg(long, default_value = "20s", value_parser = patience, value_name = "TIME")]
     agent_timeout: Duration,
 
     /// Write a profile here that gives a healthy volume the same quirks: for mount and compare
@@ -104,7 +107,11 @@ struct Document<'a> {
 pub(super) fn execute(args: &ProbeArgs) -> anyhow::Result<Exit> {
     let b = match (&args.b, &args.agent) {
         (Some(directory), _) => Way::Directory(directory.clone()),
-        (None, command) => Way::Command(words(command.as_deref().unwrap_or_default())?),
+        (None, Some(command)) => Way::Command(words(command)?),
+        (None, None) => anyhow::bail!(
+            "there is no other side: give a second directory, or --agent and the command that runs \
+             `walbanger probe-agent DIR` there"
+        ),
     };
     let a = Way::Directory(args.a.clone());
     let (_sender, stop) = stop::channel();
@@ -144,11 +151,18 @@ pub(super) fn execute(args: &ProbeArgs) -> anyhow::Result<Exit> {
     if let Some(file) = &args.write_profile {
         let title = format!("{} and {}", measured.a.directory, measured.b.directory);
         let text = probe::profile(file, &title, &quirks, &verdict);
-        std::fs::write(file, text).with_context(|| {
+        write(file, &text).with_context(|| {
             format!("{}: the profile cannot be written; name another file", file.display())
         })?;
     }
     Ok(verdict.exit())
+}
+
+/// Writes a file. A pipe that nobody reads is an error, and not waited for.
+fn write(file: &Path, text: &str) -> io::Result<()> {
+    let mut options = File::options();
+    options.write(true).create(true).truncate(true).custom_flags(libc::O_NONBLOCK);
+    options.open(file)?.write_all(text.as_bytes())
 }
 
 /// The side that is spoken to.
@@ -156,6 +170,11 @@ pub(super) fn agent(args: &AgentArgs) -> anyhow::Result<Exit> {
     let served = if args.hand { serve_hand(&args.directory) } else { serve_agent(&args.directory) };
     served.context("probe-agent: not spoken to by a probe of this version")?;
     Ok(Exit::Clean)
+}
+
+fn patience(text: &str) -> Result<Duration, String> {
+    let time = duration(text)?;
+    if time.is_zero() { Err("nobody answers within no time".to_owned()) } else { Ok(time) }
 }
 
 fn words(command: &str) -> anyhow::Result<Vec<String>> {
@@ -168,7 +187,9 @@ fn describe(measured: &Measured, rows: &[Row], verdict: &Verdict) -> String {
     for (name, party) in [("A", &measured.a), ("B", &measured.b)] {
         let PartyReport { directory, kernel, agent, .. } = party;
         let agent = agent.as_ref().map(|agent| format!(", by {agent}")).unwrap_or_default();
-        let _ = writeln!(text, "{name}: {directory} (Linux {kernel}{agent})");
+        let line = format!("{name}: {directory} (Linux {kernel}{agent})");
+        // A side elsewhere may say anything.
+        let _ = writeln!(text, "{}", output::one_line(&line));
     }
     let _ =
         writeln!(text, "\n{:<20} {:<8} {:<5} {:>8}  found", "guarantee", "", "where", "latency");

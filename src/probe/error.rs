@@ -22,22 +22,26 @@ pub enum ProbeError {
         why: String,
     },
     /// An agent ended.
-    #[error("the agent of {side} ended{}; try its command by hand: it should say one line and wait", in_brackets(.said))]
+    #[error("the agent of {side} ended{}; {}", in_brackets(.said), after_end(*.greeted))]
     Died {
         /// The side.
         side: SideName,
+        /// Whether it had begun its work.
+        greeted: bool,
         /// Its status, and its last words.
         said: String,
     },
     /// An agent is silent.
     #[error(
         "the agent of {side} did not answer within {}; is its directory on a file system that \
-         hangs? --agent-timeout gives a slow command more time to start",
-        humantime::format_duration(*.within)
+         hangs? {}",
+        humantime::format_duration(*.within), after_silence(*.greeted)
     )]
     Silent {
         /// The side.
         side: SideName,
+        /// Whether it had begun its work.
+        greeted: bool,
         /// How long was waited.
         within: Duration,
     },
@@ -112,6 +116,22 @@ impl ProbeError {
     #[must_use]
     pub fn is_usage(&self) -> bool {
         matches!(self, Self::Directory(_) | Self::TwoVolumes { .. })
+    }
+}
+
+fn after_end(greeted: bool) -> &'static str {
+    if greeted {
+        "it was at work: see there who ended it, and probe again"
+    } else {
+        "try its command by hand: it should say one line and wait"
+    }
+}
+
+fn after_silence(greeted: bool) -> &'static str {
+    if greeted {
+        "Look at what serves it, and at the way there, and probe again"
+    } else {
+        "--agent-timeout gives a slow command more time to start"
     }
 }
 

@@ -180,11 +180,12 @@ impl Party {
     }
 
     fn hear(&mut self, within: Duration) -> Result<String, ProbeError> {
+        let (side, greeted) = (self.name, !self.report.walbanger.is_empty());
         match self.link.hear(within, Some(&self.stop)) {
             Heard::Line(line) => Ok(line),
-            Heard::Silence => Err(ProbeError::Silent { side: self.name, within }),
+            Heard::Silence => Err(ProbeError::Silent { side, greeted, within }),
             Heard::Stopped(signal) => Err(ProbeError::Stopped(signal)),
-            Heard::End => Err(ProbeError::Died { side: self.name, said: self.link.obituary() }),
+            Heard::End => Err(ProbeError::Died { side, greeted, said: self.link.obituary() }),
         }
     }
 

@@ -166,7 +166,7 @@ fn prediction(file: File<'_>, table: &Table<'_>) -> Result<Prediction, ProfileEr
     let mix: Option<Mix> = mix.transpose()?;
     Ok(Prediction {
         outcome: table.choice("outcome", Outcome::ALL)?.ok_or_else(|| table.lacks("outcome"))?,
-        codes: table.integers("codes")?,
+        codes: table.codes("codes")?,
         duration,
         trials,
         mix,
@@ -282,7 +282,11 @@ note = "a note"
         ("[[fault]]\ndrop-write = 1", "2:1", "no key 'drop-write'"),
         ("[expect.wal]\noutcome = \"safe\"\nbasis = \"guessed\"", "1:", "has no 'rollback'"),
         ("[expect.wal]\noutcome = \"dies\"", "2:11", "breaks, safe, refuses"),
-        ("[expect.wal]\noutcome = \"safe\"\ncodes = [\"11\"]", "3:10", "a whole number"),
+        (
+            "[expect.wal]\noutcome = \"safe\"\ncodes = [\"11\"]",
+            "3:10",
+            "a list of SQLite's result codes",
+        ),
         ("[expect.wal]\nduration = \"30\"", "2:12", "write it like 30s"),
         ("[expect.wal]\ntrials = 0", "2:10", "'0' is no number of trials"),
         ("[expect.wal]\nmix = \"every\"", "2:7", "mix: "),

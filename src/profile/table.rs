@@ -7,6 +7,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::{ProfileError, near};
+use crate::codes;
 
 /// A file while it is read.
 #[derive(Clone, Copy)]
@@ -124,13 +125,14 @@ impl<'a> Table<'a> {
         })
     }
 
-    /// A list of whole numbers.
-    pub(crate) fn integers(&self, key: &str) -> Result<Vec<i32>, ProfileError> {
-        let wanted = "a whole number";
+    /// A list of SQLite's result codes.
+    pub(crate) fn codes(&self, key: &str) -> Result<Vec<i32>, ProfileError> {
+        let wanted = "a list of SQLite's result codes, such as 11 or 5386";
         self.list(key)?.iter().try_fold(Vec::new(), |mut list, value| {
             let integer = value.get_ref().as_integer();
             let number = integer.and_then(|n| i32::from_str_radix(n.as_str(), n.radix()).ok());
-            list.push(number.ok_or_else(|| self.not(key, value, wanted))?);
+            let code = number.filter(|code| codes::is_known(*code));
+            list.push(code.ok_or_else(|| self.not(key, value, wanted))?);
             Ok(list)
         })
     }

@@ -211,7 +211,7 @@ fn an_agent_that_ends_in_between_is_told_and_nothing_is_left() {
     );
     let (status, line) = with_agent(&place, &agent);
     assert_eq!(status, 3, "{line}");
-    assert!(line.contains("the agent of B ended"), "{line}");
+    assert!(line.contains("the agent of B ended") && line.contains("it was at work"), "{line}");
 }
 
 #[test]
@@ -235,6 +235,16 @@ fn directories_that_cannot_be_probed_are_refused() {
     assert_eq!(names(other.path()), [""; 0]);
     let output = walbanger().arg("probe").arg(place.path()).output().unwrap();
     assert_eq!(output.status.code(), Some(2), "one side is missing");
+    assert!(stderr(&output)[0].contains("or --agent"), "{output:?}");
+    let hasty = ["probe", "--agent-timeout=0s", "--agent=sleep 9"];
+    let output = walbanger().args(hasty).arg(place.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let pipe = other.path().join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let mut probe = walbanger();
+    probe.arg("probe").args([place.path(), place.path()]).arg("--write-profile").arg(&pipe);
+    let output = probe.output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "nobody reads it: {output:?}");
 }
 
 #[test]
