@@ -247,11 +247,13 @@ impl Engine {
         }
     }
 
-    /// All locks that a view holds on a file are lost; nobody is told.
-    pub(crate) fn lose(&self, file: &Arc<VolumeFile>, view: u32, cause: RuleIndex) {
-        if file.locks.lose(view, cause) {
+    /// All locks that a view holds on a file are lost; nobody is told. Returns whether there were any.
+    pub(crate) fn lose(&self, file: &Arc<VolumeFile>, view: u32, cause: RuleIndex) -> bool {
+        let (any, awaited) = file.locks.lose(view, cause);
+        if awaited {
             self.waiting.serve(file);
         }
+        any
     }
 
     /// Does something later, and at the latest at shutdown.

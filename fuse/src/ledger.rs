@@ -144,12 +144,16 @@ impl Promises {
         self.0.iter().any(|held| shared(held) && held.range.overlaps(range))
     }
 
-    /// Locks of a view are lost: they exclude nobody from now on, and nobody is told.
-    pub(crate) fn lose(&mut self, view: u32, cause: RuleIndex) {
+    /// Locks of a view are lost: they exclude nobody from now on, and nobody is told. Returns whether
+    /// there were any.
+    pub(crate) fn lose(&mut self, view: u32, cause: RuleIndex) -> bool {
+        let mut any = false;
         for held in self.0.iter_mut().filter(|held| held.owner.view == view) {
+            any |= held.domain != Domain::Nobody;
             held.domain = Domain::Nobody;
             held.broken_by = held.broken_by.or(Some(cause));
         }
+        any
     }
 
     /// The thread id of somebody else who was promised a lock that excludes this one.

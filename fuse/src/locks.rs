@@ -180,15 +180,15 @@ impl FileLocks {
         self.state().promises.holds_shared(owner, range)
     }
 
-    /// The locks of a view are lost: their owners are not told. Returns whether somebody waits for
-    /// a lock here.
-    pub(crate) fn lose(&self, view: u32, cause: RuleIndex) -> bool {
+    /// The locks of a view are lost: their owners are not told. Returns whether there were any, and
+    /// whether somebody waits for a lock here.
+    pub(crate) fn lose(&self, view: u32, cause: RuleIndex) -> (bool, bool) {
         let mut state = self.state();
-        state.promises.lose(view, cause);
+        let any = state.promises.lose(view, cause);
         for (_, asked) in state.owners.iter_mut().filter(|(owner, _)| owner.view == view) {
             asked.description = None;
         }
-        !state.waiting.is_empty()
+        (any, !state.waiting.is_empty())
     }
 
     /// Lets the owner believe that it gave up its locks in the range.
@@ -443,7 +443,8 @@ mod tests {
         assert_eq!(locks.lock(second, &open).err(), Some(Errno::AGAIN));
         locks.close(first.owner);
         assert!(locks.lock(second, &open).unwrap().is_none());
-        locks.lose(2, RuleIndex(0));
+        assert_eq!(locks.lose(2, RuleIndex(0)), (true, false));
+        assert_eq!(locks.lose(2, RuleIndex(0)), (false, false), "they are lost already");
         assert!(locks.lock(first, &open).is_ok());
         assert!(copies.lock().unwrap().len() >= 2);
     }

@@ -200,7 +200,7 @@ fn mount_views(
 fn refuse_kept(options: &MountOptions) -> Result<(), MountError> {
     if options.durability == Durability::Untracked {
         Ok(())
-    } else if !options.keep_names.is_zero() {
+    } else if !options.keep_names.is_zero() || options.plan.quirks.iter().any(Quirk::keeps_names) {
         Err(MountError::Kept("names that are kept"))
     } else if options.data == DataChoice::Only(DataPath::WriteBack) {
         Err(MountError::Kept("the write-back cache"))
@@ -319,19 +319,24 @@ impl Mounted {
             let (shared, engine) = (Arc::clone(shared), Arc::clone(&self.engine));
             let quirks = Arc::clone(quirks);
             self.tickers.push(Ticker::start(every, move || {
-                engine.faults.acted(quirk);
+                let mut lost = false;
                 for file in shared.view.files() {
                     if quirks.on(file.role()).locks_lost == Some((every, quirk)) {
-                        engine.lose(&file, shared.view.number, quirk);
+                        lost |= engine.lose(&file, shared.view.number, quirk);
                     }
+                }
+                if lost {
+                    engine.faults.acted(quirk);
                 }
             })?);
         }
         for (quirk, every) in quirks.standing.once_in_a_while(Oddities::memory_lazy) {
             let (quirks, engine) = (Arc::clone(quirks), Arc::clone(&self.engine));
             self.tickers.push(Ticker::start(every, move || {
-                engine.faults.acted(quirk);
-                quirks.memories.meet(|role| quirks.on(role).memory_lazy() == Some((every, quirk)));
+                let lazy = |role| quirks.on(role).memory_lazy() == Some((every, quirk));
+                if quirks.memories.meet(lazy) {
+                    engine.faults.acted(quirk);
+                }
             })?);
         }
         Ok(())

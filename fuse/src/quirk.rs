@@ -292,6 +292,12 @@ impl Quirk {
         }
     }
 
+    /// Whether the kernel keeps names by it, which a power cut under the view does not take.
+    #[must_use]
+    pub const fn keeps_names(&self) -> bool {
+        matches!(self.kind, QuirkKind::EntryCache(..) | QuirkKind::NegativeCache(_))
+    }
+
     /// Whether it can damage what others keep on the volume: an error that the caller is told does
     /// not.
     #[must_use]

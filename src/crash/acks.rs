@@ -59,8 +59,12 @@ impl Acks {
         if runs.len() > 1 {
             return Err(CrashStatesError::Many(results.to_owned()));
         }
-        for path in runs.into_iter().flatten().flatten() {
-            let of_file = read_one(&path, &mut events, &mut births)?;
+        let parts = runs.into_iter().flatten().flat_map(|parts| {
+            let last = parts.len();
+            (1..).zip(parts).map(move |(part, path)| (path, part == last))
+        });
+        for (path, is_last) in parts {
+            let of_file = read_one(&path, is_last, &mut events, &mut births)?;
             if setting.get_or_insert_with(|| of_file.clone()) != &of_file {
                 return Err(CrashStatesError::Different("database, journal mode or synchronous"));
             }
@@ -106,9 +110,10 @@ fn promise(journal: &str, synchronous: &str) -> Option<Promise> {
     }
 }
 
-/// Adds the events of one history.
+/// Adds the events of one part of a history.
 fn read_one(
     path: &Path,
+    is_last: bool,
     events: &mut Vec<(u64, ReplicaName, Event)>,
     births: &mut BTreeSet<u64>,
 ) -> Result<Setting, CrashStatesError> {
@@ -137,7 +142,7 @@ fn read_one(
         last = last.max(start + at);
         events.push((last, replica.clone(), event));
     }
-    if !ended {
+    if is_last && !ended {
         // Its last lines may be missing: what it did later is not known.
         events.push((last, replica, Event::Cut));
     }

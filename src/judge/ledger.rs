@@ -100,7 +100,7 @@ impl Ledger {
         }
     }
 
-    /// What a replica did later could not be written: its rows may have anything more.
+    /// What a replica did later is missing, or could not be written: its rows may have anything more.
     pub fn cut(&mut self, Entry(entry): Entry) {
         for at in self.replicas[entry].claims.values() {
             self.claims[*at].track.forgotten = true;

@@ -171,12 +171,20 @@ fn a_history_whose_end_is_missing_accuses_of_losses_only() {
         (&false.into(), &0.into())
     );
     // With its end it must have told all.
-    fs::write(&history, half.clone() + whole.split_inclusive('\n').last().unwrap()).unwrap();
+    fs::write(&history, half.clone() + whole.split_inclusive('\n').next_back().unwrap()).unwrap();
     assert_eq!(judged().0, Some(1), "too much is there");
     let connection = rusqlite::Connection::open(place.database()).unwrap();
-    let sql = "UPDATE state SET version = version - (SELECT max(n) FROM tally);
-               UPDATE tally SET n = 0 WHERE n = (SELECT max(n) FROM tally)";
-    connection.execute_batch(sql).unwrap();
+    // Of a worker of which something is told there.
+    let id = |line: &str| {
+        let line: Value = serde_json::from_str(line).unwrap();
+        let marks = half.lines().skip(1).map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let mut marks = marks.filter(|mark| mark["k"] == "worker" && mark["w"] == line["w"]);
+        marks.next().unwrap()["id"].as_i64().unwrap()
+    };
+    let id = id(half.lines().rfind(|line| line.contains("\"commit\"")).unwrap());
+    let sql = "UPDATE state SET version = version - (SELECT n FROM tally WHERE id = ?1)";
+    connection.execute(sql, [id]).unwrap();
+    connection.execute("UPDATE tally SET n = 0 WHERE id = ?1", [id]).unwrap();
     drop(connection);
     fs::write(&history, &half).unwrap();
     let (status, found) = judged();

@@ -227,9 +227,10 @@ impl Adapter {
 
     /// A process has closed the file: all locks on it may be lost.
     pub(super) fn closed(&self, file: &Arc<VolumeFile>) {
-        if let Some(((), quirk)) = self.odd(file).lost_on_close {
+        if let Some(((), quirk)) = self.odd(file).lost_on_close
+            && self.engine.lose(file, self.view().number, quirk)
+        {
             self.engine.faults.acted(quirk);
-            self.engine.lose(file, self.view().number, quirk);
         }
     }
 

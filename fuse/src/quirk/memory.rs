@@ -75,11 +75,14 @@ impl Memories {
     }
 
     /// Brings the copies of files with such roles together with their files.
-    pub(crate) fn meet(&self, with: impl Fn(FileRole) -> bool) {
+    pub(crate) fn meet(&self, with: impl Fn(FileRole) -> bool) -> bool {
         let all: Vec<_> = self.known().values().filter_map(Weak::upgrade).collect();
+        let mut any = false;
         for memory in all.into_iter().filter(|memory| with(memory.role)) {
             tell(memory.meet());
+            any = true;
         }
+        any
     }
 }
 
