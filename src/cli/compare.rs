@@ -94,7 +94,8 @@ struct TrialArgs {
     #[arg(value_name = "N")]
     replicas: u32,
 
-    /// Views that the replicas share in turn [default: one each, or as the profile says]
+    /// Views that the replicas share in turn [default: one each, one in all with --power-cut, or as
+    /// the profile or the plan says]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100), value_name = "N")]
     views: Option<u32>,
 

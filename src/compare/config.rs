@@ -131,6 +131,11 @@ impl Config {
         }
         let possible = self.plan.check(views as usize, self.locks);
         possible.map_err(|why| CompareError::Place(why.to_string()))?;
+        let kept = self.plan.quirks.iter().find(|quirk| quirk.keeps_names());
+        if let (Some(quirk), Some(_)) = (kept, self.power) {
+            let why = format!("{quirk} keeps names that --power-cut would take; leave one out");
+            return Err(CompareError::Place(why));
+        }
         if let Some(quirk) = self.between_views()
             && views.min(self.replicas) < 2
         {
@@ -141,9 +146,13 @@ impl Config {
         Ok(views)
     }
 
-    /// The first of the quirks that those who share a view do not see.
+    /// The first of the quirks that those who share a view do not see. Where a layout is given they
+    /// are there for the others' sake, if there are any others.
     pub(super) fn between_views(&self) -> Option<&Quirk> {
-        self.plan.quirks.iter().find(|quirk| quirk.is_between_views())
+        let Plan { rules, quirks, .. } = &self.plan;
+        let others = !rules.is_empty() || !quirks.iter().all(Quirk::is_between_views);
+        let first = quirks.iter().find(|quirk| quirk.is_between_views());
+        first.filter(|_| self.layout.is_none() || !others)
     }
 
     /// Whether nothing that the plan does can show, because the power stays on.

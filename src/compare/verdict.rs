@@ -129,7 +129,7 @@ fn answer(plan: &Plan, trials: &[Trial], p_value: f64) -> (Answer, String) {
 /// Why silence says nothing of the plan, if so.
 fn untried(plan: &Plan, trials: &[Trial]) -> Option<String> {
     let fired = fired(trials);
-    if !plan.is_clean() && fired == 0 {
+    if is_odd(plan) && fired == 0 {
         let asked = was_asked(trials);
         let why = "not one call was made that the faults are for";
         return Some(if asked { "no fault ever fired" } else { why }.to_owned());
@@ -141,6 +141,12 @@ fn untried(plan: &Plan, trials: &[Trial]) -> Option<String> {
              goes: give --power-cut=every=1s"
         )
     })
+}
+
+/// Whether a plan does anything: there are quirks that are none, such as `--lock-scope=volume`.
+#[must_use]
+pub(super) fn is_odd(plan: &Plan) -> bool {
+    !plan.rules.is_empty() || plan.quirks.iter().any(|quirk| quirk.guarantee().is_some())
 }
 
 /// The bound on chance, in brackets; of 1 nothing is said.

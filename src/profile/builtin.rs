@@ -112,6 +112,8 @@ mod tests {
             let highest = highest_view(profile.quirks());
             let needed = if profile.layout == Layout::FirstApart { 2 } else { 0 };
             assert_eq!(highest, needed, "{}", profile.name);
+            let shows = profile.quirks().iter().any(|quirk| !quirk.is_between_views());
+            assert!(profile.layout != Layout::One || profile.quirks().is_empty() || shows);
         }
     }
 

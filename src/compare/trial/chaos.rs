@@ -89,11 +89,17 @@ impl Chaos {
 
     /// Why they cannot be had in trials of this length, if so.
     pub(in crate::compare) fn conflict(&self, duration: Duration) -> Option<String> {
-        let stops = self.stop.map(|stops| stops.every);
-        let all = [self.kill, stops, self.restart].into_iter().flatten();
-        let rare = all.into_iter().find(|every| every.time() >= duration)?;
+        let acts = [
+            ("kill", self.kill),
+            ("stop", self.stop.map(|stops| stops.every)),
+            ("restart", self.restart),
+        ];
+        let mut acts = acts.into_iter().filter_map(|(act, every)| Some((act, every?)));
+        // The first comes after up to twice that time: in fewer than one of four trials.
+        let (act, every) = acts.find(|(_, every)| every.time() > 2 * duration)?;
         let duration = humantime::format_duration(duration);
-        Some(format!("every {rare} does not fit into trials of {duration}; raise --duration"))
+        let flag = format!("--{act}-every {every}");
+        Some(format!("{flag} comes in few trials of {duration}; raise --duration"))
     }
 
     /// The flags that say the same.
@@ -241,10 +247,10 @@ mod tests {
     #[test]
     fn what_is_rarer_than_trials_are_long_is_refused() {
         let conflict = |kill, stop| chaos(kill, stop).conflict(Duration::from_secs(2));
-        assert_eq!(conflict("1s", "1s"), None);
-        let why = conflict("1s", "2s").unwrap();
-        assert_eq!(why, "every 2s does not fit into trials of 2s; raise --duration");
-        assert!(conflict("3s", "").unwrap().starts_with("every 3s "));
+        assert_eq!(conflict("1s", "4s"), None);
+        let why = conflict("1s", "5s").unwrap();
+        assert_eq!(why, "--stop-every 5s comes in few trials of 2s; raise --duration");
+        assert!(conflict("9s", "").unwrap().starts_with("--kill-every 9s "));
         assert_eq!(Chaos::default().conflict(Duration::ZERO), None);
     }
 
