@@ -215,6 +215,23 @@ fn an_agent_that_ends_in_between_is_told_and_nothing_is_left() {
 }
 
 #[test]
+fn a_write_that_is_lost_is_not_taken_for_one_that_is_not_seen() {
+    let place = Place::new();
+    // B is told to write something else, once in the rounds and once in what makes a side look afresh.
+    let agent = format!(
+        r#"sh -c 'sed -u -e "s/\(write.:.[13],\)\(3\|102\)]/\10]/" | {} probe-agent {}'"#,
+        env!("CARGO_BIN_EXE_walbanger"),
+        place.path().display()
+    );
+    let mut probe = walbanger();
+    let output = probe.args(["probe", "--json", "--agent", &agent]).arg(place.path()).output();
+    let document = document(&output.unwrap());
+    assert_eq!(broken(&document), [""; 0], "{document:#}");
+    let looks = &document["findings"]["b_to_a"]["write_to_read"];
+    assert_eq!(looks["stale"], 0, "{looks}");
+}
+
+#[test]
 fn directories_that_cannot_be_probed_are_refused() {
     let (place, other) = (Place::new(), Place::new());
     let refused = |a: &std::path::Path, b: &std::path::Path| {
