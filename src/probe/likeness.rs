@@ -290,6 +290,18 @@ mod tests {
     }
 
     #[test]
+    fn what_was_seen_in_the_last_moment_is_no_longer_than_what_was_seen_before() {
+        let measured = |lazy| {
+            let all =
+                [("shared-memory", lazy), ("data-cache", "1s,drop=any-lock"), ("attr-cache", "1s")];
+            let quirks = all.map(|(axis, value)| Quirk::parse(axis, value).unwrap());
+            nearest(&quirks, &Profile::all()).unwrap().names
+        };
+        assert_eq!(measured("lazy=2s"), ["glusterfs-write-behind"]);
+        assert_eq!(measured("lazy=2s"), measured("lazy=600ms"));
+    }
+
+    #[test]
     fn a_breach_becomes_the_quirk_of_the_side_that_has_it() {
         let mut findings = Findings::default();
         findings.b.mapping = Some(Mapped::Refused(libc::ENODEV));

@@ -135,9 +135,9 @@ fn trait_of(quirk: &Quirk, own: Place, other: Place) -> Vec<Trait> {
     }
 }
 
-/// Whether a probe waits for it in vain.
+/// Whether a probe waits for it in vain. What it has waited for to the last is rounded to that time.
 fn long(time: Duration) -> bool {
-    time >= Duration::from_millis(PATIENCE_MS)
+    time > Duration::from_millis(PATIENCE_MS)
 }
 
 fn length(time: Duration) -> &'static str {
