@@ -2,6 +2,7 @@
 
 use rusqlite::{Connection, Error, ffi};
 
+use super::settings::{JournalMode, Settings};
 use crate::codes;
 use crate::evidence::Kind;
 use crate::sys;
@@ -36,6 +37,18 @@ impl Finding {
     /// A finding without a code.
     pub(crate) fn new(kind: Kind, message: impl Into<String>) -> Self {
         Self { kind, code: None, message: message.into() }
+    }
+}
+
+impl Finding {
+    /// Whether SQLite gives this by itself on a healthy volume. Whoever recovers a transaction over
+    /// several databases looks into the journals of the others without their locks
+    /// (`pager_delsuper` in `pager.c`): its size is asked for first, and one that is truncated before
+    /// it is read gives `SQLITE_IOERR_SHORT_READ`.
+    pub(super) fn is_of_recovery(&self, settings: &Settings) -> bool {
+        self.code == Some(ffi::SQLITE_IOERR_SHORT_READ)
+            && settings.journal_mode == JournalMode::Truncate
+            && settings.mix.attaches()
     }
 }
 
@@ -140,6 +153,25 @@ mod tests {
 
     fn failure(code: i32) -> Failure {
         sort(&Error::SqliteFailure(ffi::Error::new(code), None), None, "COMMIT")
+    }
+
+    #[test]
+    fn a_journal_that_another_truncates_during_recovery_is_not_the_fault_of_the_volume() {
+        let finding = |code| Finding { code, ..Finding::new(Kind::Error, "x") };
+        let of_recovery = |code, journal_mode, mix: &str| {
+            let name = crate::ids::ReplicaName::tidy("r");
+            let settings = Settings::new("x.db", name, crate::ids::Seed(1));
+            let settings = Settings { journal_mode, mix: mix.parse().unwrap(), ..settings };
+            finding(code).is_of_recovery(&settings)
+        };
+        let (truncate, short) = (JournalMode::Truncate, Some(522));
+        assert!(of_recovery(short, truncate, "everything"));
+        assert!(!of_recovery(short, truncate, "insert=1"), "no super-journal is ever made");
+        for mode in [JournalMode::Wal, JournalMode::Delete, JournalMode::Persist] {
+            assert!(!of_recovery(short, mode, "everything"), "{mode}");
+        }
+        assert!(!of_recovery(Some(11), truncate, "everything"));
+        assert!(!of_recovery(None, truncate, "everything"));
     }
 
     #[test]

@@ -279,6 +279,10 @@ impl Worker {
     /// Counts or tells a failure, and waits a little after a bad one.
     fn suffer(&mut self, failure: Failure) -> After {
         match failure {
+            Failure::Evidence(finding) if finding.is_of_recovery(&self.shared.settings) => {
+                // It will be tried again; a volume that cuts reads short does so again.
+                self.shared.counters.busy.fetch_add(1, Ordering::Relaxed);
+            }
             Failure::Contention => {
                 self.shared.counters.busy.fetch_add(1, Ordering::Relaxed);
                 return After::GoOn;
