@@ -66,6 +66,24 @@ impl Bench {
     }
 }
 
+/// Changes the database of random results; what that gave, what it was done to, and what is said.
+fn changed<T: Copy>(
+    bench: &Bench,
+    number: u32,
+    change: fn(&mut Stream, &Results, &rusqlite::Connection) -> Option<T>,
+) -> (Option<T>, Results, Verdict) {
+    let mut rng = stream(number);
+    let results = Results::random(&mut rng, 30);
+    let given = std::cell::Cell::new(None);
+    let (examined, verdict) = bench.judge(&results, |path| {
+        let connection = rusqlite::Connection::open(path).unwrap();
+        connection.execute_batch("PRAGMA synchronous = OFF").unwrap();
+        given.set(change(&mut rng.clone(), &results, &connection));
+    });
+    assert_eq!(examined.evidence, []);
+    (given.get(), results, verdict)
+}
+
 fn kinds(evidence: &[Evidence]) -> Vec<Kind> {
     let mut kinds: Vec<_> = evidence.iter().map(|evidence| evidence.kind).collect();
     kinds.sort();
@@ -332,16 +350,8 @@ fn damage(kind: Kind, change: fn(&mut Stream, &Results, &rusqlite::Connection) -
     let bench = Bench::new();
     let mut planted = 0;
     for number in 0.. {
-        let mut rng = stream(number);
-        let results = Results::random(&mut rng, 30);
-        let fits = std::cell::Cell::new(None);
-        let (examined, verdict) = bench.judge(&results, |path| {
-            let connection = rusqlite::Connection::open(path).unwrap();
-            connection.execute_batch("PRAGMA synchronous = OFF").unwrap();
-            fits.set(change(&mut rng.clone(), &results, &connection));
-        });
-        assert_eq!(examined.evidence, []);
-        if fits.get().is_none() {
+        let (fits, results, verdict) = changed(&bench, number, change);
+        if fits.is_none() {
             continue;
         }
         let found = kinds(&verdict.evidence);
@@ -394,14 +404,8 @@ fn commits_beyond_a_history_without_an_end_accuse_nobody() {
     let bench = Bench::new();
     let mut killed = 0;
     for number in 0.. {
-        let mut rng = stream(number);
-        let results = Results::random(&mut rng, 30);
-        let ended = std::cell::Cell::new(None);
-        let (_, verdict) = bench.judge(&results, |path| {
-            let connection = rusqlite::Connection::open(path).unwrap();
-            ended.set(more(&mut rng.clone(), &results, &connection));
-        });
-        if matches!(ended.get(), Some(End::Killed(_))) {
+        let (ended, results, verdict) = changed(&bench, number, more);
+        if matches!(ended, Some(End::Killed(_))) {
             assert_eq!(verdict.evidence, [], "{number}: {results:#?}");
             killed += 1;
         }
