@@ -38,9 +38,7 @@ impl Finding {
     pub(crate) fn new(kind: Kind, message: impl Into<String>) -> Self {
         Self { kind, code: None, message: message.into() }
     }
-}
 
-impl Finding {
     /// Whether SQLite gives this by itself on a healthy volume. Whoever recovers a transaction over
     /// several databases looks into the journals of the others without their locks
     /// (`pager_delsuper` in `pager.c`): its size is asked for first, and one that is truncated before

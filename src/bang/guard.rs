@@ -115,11 +115,11 @@ pub(super) fn admit(settings: &Settings) -> Result<Found, Refusal> {
     if settings.existing == Existing::Trust {
         return Ok(Found::Ours);
     }
+    let second = second::path(&file);
     inspect(&settings.path)?;
-    inspect(&second::path(&file))?;
-    for database in [&file, &second::path(&file)] {
-        sidecars::inspect(database)?;
-    }
+    inspect(&second)?;
+    sidecars::inspect(&file)?;
+    sidecars::inspect(&second)?;
     let directory = file.parent().unwrap_or(directory);
     place::directory(directory)?;
     let found = find(&file, settings.existing)?;

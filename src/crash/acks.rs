@@ -59,14 +59,14 @@ impl Acks {
         if runs.len() > 1 {
             return Err(CrashStatesError::Many(results.to_owned()));
         }
-        let parts = runs.into_iter().flatten().flat_map(|parts| {
-            let last = parts.len();
-            (1..).zip(parts).map(move |(part, path)| (path, part == last))
-        });
-        for (path, is_last) in parts {
-            let of_file = read_one(&path, is_last, &mut events, &mut births)?;
-            if setting.get_or_insert_with(|| of_file.clone()) != &of_file {
-                return Err(CrashStatesError::Different("database, journal mode or synchronous"));
+        for parts in runs.into_iter().flatten() {
+            for path in &parts {
+                let is_last = parts.last() == Some(path);
+                let of_file = read_one(path, is_last, &mut events, &mut births)?;
+                if setting.get_or_insert_with(|| of_file.clone()) != &of_file {
+                    let what = "database, journal mode or synchronous";
+                    return Err(CrashStatesError::Different(what));
+                }
             }
         }
         // Those of one replica stay in their order.

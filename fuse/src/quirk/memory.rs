@@ -74,7 +74,8 @@ impl Memories {
         self.volume.reopen_descriptor(memory.as_fd(), flags - OFlags::TRUNC)
     }
 
-    /// Brings the copies of files with such roles together with their files.
+    /// Brings the copies of files with such roles together with their files. Returns whether there
+    /// were any.
     pub(crate) fn meet(&self, with: impl Fn(FileRole) -> bool) -> bool {
         let all: Vec<_> = self.known().values().filter_map(Weak::upgrade).collect();
         let mut any = false;
