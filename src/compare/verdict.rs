@@ -327,6 +327,11 @@ pub(super) mod tests {
             seed: 1,
         };
         assert_eq!(judge(&odd, &silent).answer, Answer::Undecided, "a quirk neither");
+        let sound = Quirk::parse("lock-scope", "volume").unwrap();
+        for quirks in [vec![], vec![sound]] {
+            let even = Plan { quirks, rules: vec![], seed: 1 };
+            assert_eq!(judge(&even, &silent).answer, Answer::NotReproduced, "nothing could fire");
+        }
         for trial in &mut silent {
             trial.mount.as_mut().unwrap().faults.iter_mut().for_each(|fault| fault.seen = 0);
         }

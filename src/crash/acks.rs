@@ -153,7 +153,11 @@ fn read_one(
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+    use crate::history::{Commit, Header, Outcome, State, Totals, WorkerMark, header_of};
+    use crate::ids::{Version, WorkerId};
 
     #[test]
     fn what_sqlite_does_not_promise_is_not_asked_for() {
@@ -165,5 +169,113 @@ mod tests {
         assert_eq!(promise("truncate", "full"), durable);
         assert_eq!(promise("truncate", "normal"), None);
         assert_eq!(promise("wal", "off"), None);
+    }
+
+    /// The header of a replica that started at a moment.
+    fn header(name: &str, start_us: u64, synchronous: &str) -> Header {
+        let settings = serde_json::json!({
+            "path": "/volume/test.db", "journal_mode": "wal", "synchronous": synchronous,
+        });
+        Header { settings, birth: Some(7), ..header_of(name, "boot", start_us) }
+    }
+
+    fn worker(id: i64, acked: u64) -> Event {
+        let state = State { n: acked, chain: acked };
+        Event::Worker(WorkerMark { worker: 0, id: WorkerId(id), at: 0, state, acked, lost: 0 })
+    }
+
+    /// The `n`th commit of a worker, acknowledged so many microseconds after its replica's start.
+    fn commit(n: u64, end: u64) -> Event {
+        let (state, version, outcome) = (State { n, chain: n }, Version(n), Outcome::Ok);
+        Event::Commit(Commit { worker: 0, state, version, begin: 0, end, outcome, read: None })
+    }
+
+    fn end(at: u64) -> Event {
+        Event::End(Totals { at, left: Some(0), ..Totals::default() })
+    }
+
+    /// Reads these files of histories.
+    fn read(files: &[(&str, Header, Vec<Event>)]) -> Result<Acks, CrashStatesError> {
+        let results = tempfile::tempdir().unwrap();
+        for (name, header, events) in files {
+            let mut bytes = serde_json::to_vec(header).unwrap();
+            bytes.push(b'\n');
+            for event in events {
+                bytes.extend(event.to_line().unwrap());
+            }
+            let path = results.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, bytes).unwrap();
+        }
+        Acks::read(results.path())
+    }
+
+    #[test]
+    fn replicas_are_put_in_the_order_of_their_acknowledgements() {
+        // Of two workers of one replica, the later line may tell of the earlier moment.
+        let lines = vec![worker(1, 0), commit(1, 50), commit(2, 40), commit(3, 90), end(95)];
+        let mut acks = read(&[
+            ("replica-a.jsonl", header("a", 100, "full"), lines),
+            (
+                "replica-b.jsonl",
+                header("b", 120, "full"),
+                vec![worker(2, 0), commit(1, 45), end(60)],
+            ),
+        ])
+        .unwrap();
+        assert_eq!((acks.promise, acks.database.as_str()), (Promise::Durable, "test.db"));
+        assert_eq!(acks.births, BTreeSet::from([7]));
+        let expected =
+            [(0, 0), (152, 0), (153, 2), (167, 2), (168, 3), (192, 3), (193, 4), (999, 4)];
+        for (moment, acked) in expected {
+            assert_eq!(acks.until(moment), acked, "{moment}");
+        }
+    }
+
+    #[test]
+    fn commits_are_asked_for_where_they_are_promised() {
+        for (synchronous, asked) in [("full", 1), ("normal", 0)] {
+            let events = vec![worker(1, 0), commit(1, 5), end(6)];
+            let header = header("a", 100, synchronous);
+            let mut acks = read(&[("replica-a.jsonl", header, events)]).unwrap();
+            assert_eq!(acks.until(u64::MAX), 1);
+            let request = acks.request(2.5);
+            assert_eq!((request.workers.len(), request.at), (asked, 2.5), "{synchronous}");
+        }
+    }
+
+    #[test]
+    fn only_what_has_no_end_may_have_gone_on() {
+        let whole = || vec![worker(1, 0), commit(1, 5)];
+        let rest = || vec![worker(1, 1), commit(2, 8)];
+        let header = || header("a", 100, "full");
+        for (ends, forgotten) in [(true, false), (false, true)] {
+            let mut newest = rest();
+            newest.extend(ends.then(|| end(9)));
+            let mut acks = read(&[
+                ("replica-a.1.jsonl", header(), whole()),
+                ("replica-a.jsonl", header(), newest),
+            ])
+            .unwrap();
+            acks.until(108);
+            let asked = |acks: &Acks| acks.request(0.0).workers[0].track.forgotten;
+            assert!(!asked(&acks), "another part follows the older one");
+            assert_eq!((acks.until(u64::MAX), asked(&acks)), (2, forgotten), "{ends}");
+        }
+    }
+
+    #[test]
+    fn histories_of_several_runs_are_refused() {
+        let events = || vec![worker(1, 0), commit(1, 5), end(6)];
+        let [full, normal] = ["full", "normal"].map(|how| header("a", 100, how));
+        let other = Header { replica: ReplicaName::tidy("b"), ..normal };
+        let files =
+            [("replica-a.jsonl", full.clone(), events()), ("replica-b.jsonl", other, events())];
+        assert!(matches!(read(&files), Err(CrashStatesError::Different(_))));
+        let trials = ["trial-1/replica-a.jsonl", "trial-2/replica-a.jsonl"];
+        let files = trials.map(|name| (name, full.clone(), events()));
+        assert!(matches!(read(&files), Err(CrashStatesError::Many(_))));
+        assert_eq!(read(&files[..1]).unwrap().until(u64::MAX), 1);
+        assert!(matches!(read(&[]), Err(CrashStatesError::NoHistory(_))));
     }
 }
