@@ -188,3 +188,17 @@ pub(crate) fn header_of(name: &str, boot: &str, start_us: u64) -> Header {
         settings: serde_json::Value::Null,
     }
 }
+
+/// Writes a history that is all of these lines.
+#[cfg(test)]
+pub(crate) fn write_to(path: &std::path::Path, header: &Header, events: &[Event]) {
+    use std::fs;
+
+    let mut bytes = serde_json::to_vec(header).unwrap();
+    bytes.push(b'\n');
+    for event in events {
+        bytes.extend(event.to_line().unwrap());
+    }
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, bytes).unwrap();
+}

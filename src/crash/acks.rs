@@ -153,10 +153,8 @@ fn read_one(
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
-    use crate::history::{Commit, Header, Outcome, State, Totals, WorkerMark, header_of};
+    use crate::history::{Commit, Header, Outcome, State, Totals, WorkerMark, header_of, write_to};
     use crate::ids::{Version, WorkerId};
 
     #[test]
@@ -198,14 +196,7 @@ mod tests {
     fn read(files: &[(&str, Header, Vec<Event>)]) -> Result<Acks, CrashStatesError> {
         let results = tempfile::tempdir().unwrap();
         for (name, header, events) in files {
-            let mut bytes = serde_json::to_vec(header).unwrap();
-            bytes.push(b'\n');
-            for event in events {
-                bytes.extend(event.to_line().unwrap());
-            }
-            let path = results.path().join(name);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, bytes).unwrap();
+            write_to(&results.path().join(name), header, events);
         }
         Acks::read(results.path())
     }

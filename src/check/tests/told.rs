@@ -1,7 +1,6 @@
 //! Small histories, written by hand: what is made of each line, and from which files.
 
 use std::fs;
-use std::path::Path;
 
 use super::super::examine::{Examined, examine};
 use super::super::{CheckError, check, files, histories};
@@ -10,6 +9,7 @@ use crate::document::Head;
 use crate::evidence::{Evidence, Kind};
 use crate::history::{
     Commit, Event, Header, HistoryError, Outcome, SCHEMA, Sight, State, Totals, WorkerMark,
+    write_to,
 };
 use crate::ids::{ReplicaName, Seed, Version, WorkerId};
 
@@ -53,22 +53,12 @@ pub(super) fn end(at: u64, transactions: u64, busy: u64) -> Event {
     Event::End(Totals { at, transactions, busy, left: Some(0), ..Totals::default() })
 }
 
-fn write(path: &Path, header: &Header, events: &[Event]) {
-    let mut bytes = serde_json::to_vec(header).unwrap();
-    bytes.push(b'\n');
-    for event in events {
-        bytes.extend(event.to_line().unwrap());
-    }
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
-    fs::write(path, bytes).unwrap();
-}
-
 /// Writes these histories, and reads them again.
 pub(super) fn examined(all: &[(Header, Vec<Event>)]) -> Result<Examined, CheckError> {
     let directory = tempfile::tempdir().unwrap();
     for (header, events) in all {
         let name = format!("replica-{}.jsonl", header.replica);
-        write(&directory.path().join(name), header, events);
+        write_to(&directory.path().join(name), header, events);
     }
     let [found] = <[_; 1]>::try_from(files::find(directory.path()).unwrap()).unwrap();
     examine(found.histories)
@@ -185,7 +175,7 @@ fn replicas_of_two_databases_make_no_fork() {
         for (name, birth) in ["a", "b"].into_iter().zip(births) {
             let header = header(name, "x", 5);
             let path = directory.path().join(format!("replica-{name}.jsonl"));
-            write(&path, &header, &[mark(name, 0, 0)]);
+            write_to(&path, &header, &[mark(name, 0, 0)]);
             let mut bytes = fs::read(&path).unwrap();
             // The number is told once the database was opened.
             serde_json::to_writer(&mut bytes, &Header { birth, ..header }).unwrap();
@@ -212,8 +202,8 @@ fn a_worker_that_nobody_knows_and_a_part_that_is_missing_are_errors() {
     let why = |events: Vec<Event>| {
         let directory = tempfile::tempdir().unwrap();
         let (path, header) = (directory.path(), header("a", "x", 0));
-        write(&path.join("replica-a.1.jsonl"), &header, &[mark("a", 0, 0), first("a", 0, 1, 5)]);
-        write(&path.join("replica-a.jsonl"), &header, &events);
+        write_to(&path.join("replica-a.1.jsonl"), &header, &[mark("a", 0, 0), first("a", 0, 1, 5)]);
+        write_to(&path.join("replica-a.jsonl"), &header, &events);
         let [found] = <[_; 1]>::try_from(files::find(path).unwrap()).unwrap();
         examine(found.histories).map(|examined| examined.histories[0].commits)
     };
@@ -240,9 +230,9 @@ fn two_runs_under_one_name_are_kept_apart_and_one_put_aside_may_have_done_more_t
         let (path, earlier) = (directory.path(), header("a", "x", 5));
         let events: Vec<_> =
             [mark("a", 0, 0), first("a", 0, 1, 100)].into_iter().chain(last).collect();
-        write(&path.join("replica-a.1.jsonl"), &earlier, &events);
+        write_to(&path.join("replica-a.1.jsonl"), &earlier, &events);
         let later = [mark("b", 0, 0), first("b", 0, 2, 100), end(200, 1, 0)];
-        write(&path.join("replica-a.jsonl"), &header("a", "x", 500), &later);
+        write_to(&path.join("replica-a.jsonl"), &header("a", "x", 500), &later);
         let [found] = <[_; 1]>::try_from(files::find(path).unwrap()).unwrap();
         let examined = examine(found.histories).unwrap();
         assert_eq!(examined.counts.len(), 0, "{:?}", examined.evidence);
@@ -261,12 +251,12 @@ fn parts_are_read_in_their_order_and_none_may_be_torn_but_the_last() {
     let a = header("a", "x", 5);
     for (part, version) in [(".10", 1), (".2", 2), (".1", 3), ("", 4)] {
         let name = format!("replica-a{part}.jsonl");
-        write(&path(&name), &a, &[mark("a", version, 0), first("a", version, 4, 9)]);
+        write_to(&path(&name), &a, &[mark("a", version, 0), first("a", version, 4, 9)]);
     }
     // Of a replica whose name ends like that of a part, of one that began before, and of one that
     // never told anything.
-    write(&path("replica-a-1.jsonl"), &header("a-1", "x", 6), &[]);
-    write(&path("replica-z.jsonl"), &header("z", "x", 4), &[]);
+    write_to(&path("replica-a-1.jsonl"), &header("a-1", "x", 6), &[]);
+    write_to(&path("replica-z.jsonl"), &header("z", "x", 4), &[]);
     fs::write(path("replica-b.jsonl"), "").unwrap();
     // None of these is a history.
     for other in ["replica-a.txt", "other.jsonl", "walbanger.db-wal", "replica-"] {
@@ -302,7 +292,7 @@ fn parts_are_read_in_their_order_and_none_may_be_torn_but_the_last() {
     fs::rename(path("replica-z.jsonl"), path("replica-a.x.jsonl")).unwrap();
     let told = histories(directory.path()).unwrap_err().to_string();
     assert!(told.ends_with("it is of replica z, whose files have other names"), "{told}");
-    write(&path("replica-a.x.jsonl"), &a, &[]);
+    write_to(&path("replica-a.x.jsonl"), &a, &[]);
     assert!(matches!(
         histories(directory.path()),
         Err(CheckError::History(HistoryError::Line { line: 1, .. }))
@@ -315,11 +305,11 @@ fn a_directory_is_a_run_or_holds_trials() {
     let path = |name: &str| directory.path().join(name);
     fs::write(path("trial-notes.txt"), "?").unwrap();
     fs::create_dir(path("trial-000-empty")).unwrap();
-    write(&path("other/replica-a.jsonl"), &header("a", "x", 1), &[]);
+    write_to(&path("other/replica-a.jsonl"), &header("a", "x", 1), &[]);
     let nothing = check(directory.path(), None);
     assert!(matches!(nothing, Err(CheckError::NoHistory(_))), "{nothing:?}");
     for trial in ["trial-001-clean", "trial-001-faulted"] {
-        write(&path(trial).join("replica-a.jsonl"), &header("a", "x", 1), &[]);
+        write_to(&path(trial).join("replica-a.jsonl"), &header("a", "x", 1), &[]);
     }
     let all = check(directory.path(), None).unwrap().runs;
     let names: Vec<_> = all.iter().map(|run| run.name.as_str()).collect();
@@ -342,7 +332,7 @@ fn a_directory_is_a_run_or_holds_trials() {
 fn the_database_is_the_one_that_the_replicas_left() {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name);
-    write(&path("replica-a.jsonl"), &header("a", "x", 1), &[]);
+    write_to(&path("replica-a.jsonl"), &header("a", "x", 1), &[]);
     let found = || files::find(directory.path()).unwrap()[0].database.clone();
     assert_eq!(found(), None);
     fs::write(path("walbanger.db"), "").unwrap();
